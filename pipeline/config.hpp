@@ -1,0 +1,119 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "pipeline/param_schema.hpp"
+#include "pipeline/stage_registry.hpp"
+
+namespace gp {
+
+/// A place in a file; lines and columns count from 1. `file` is "--set" for overrides.
+struct Mark {
+  std::string file;
+  int line = 0;
+  int column = 0;
+  std::string text() const;  ///< "configs/a.yaml:12:11"
+};
+
+/// One YAML file, parsed once into nodes that keep their marks, with `--set` applied.
+/// Nothing but config.cpp looks inside.
+class ConfigFile {
+ public:
+  struct Node;
+  ConfigFile(ConfigFile&&) noexcept;
+  ConfigFile& operator=(ConfigFile&&) noexcept;
+  ~ConfigFile();
+
+  /// Reads `path`; `overrides` are the texts of --set ("stages.augment.flip.p=0.3").
+  /// Throws ConfigError with every error found.
+  static ConfigFile read(const std::filesystem::path& path,
+                         const std::vector<std::string>& overrides = {});
+  static ConfigFile parse(const std::string& yaml, const std::filesystem::path& path,
+                          const std::vector<std::string>& overrides = {});
+
+  /// What must be loaded before the stages can be checked.
+  std::vector<std::string> plugins() const;
+  std::vector<std::string> modules() const;
+  std::vector<std::string> stage_names() const;  ///< the `use` of every stage, in order
+
+  const Node& root() const { return *root_; }
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  ConfigFile();
+  std::unique_ptr<Node> root_;
+  std::filesystem::path path_;
+};
+
+/// One stage of the list, checked.
+struct StageConfig {
+  std::string use;
+  std::string address;  ///< `use`, or `name:` where given
+  Mark mark;
+  const StageInfo* info = nullptr;
+  Params params;  ///< every parameter, defaults filled in
+};
+
+/// `run:` of the YAML.
+struct RunSettings {
+  std::string device = "auto";
+  std::string precision = "auto";
+  int threads = 0;  ///< 0: auto
+  int max_in_flight = 512;
+  int prefetch = 2;
+};
+
+/// What the source of a run does with bad samples.
+struct RejectPolicy {
+  bool stop = false;              ///< on_error: stop
+  std::int64_t max_rejects = -1;  ///< an epoch; -1: no limit by number
+  double max_reject_share = -1;   ///< of the source's size; -1: no limit by share
+};
+
+/// A whole checked configuration.
+struct Config {
+  std::string name;
+  std::uint64_t seed = 0;
+  std::filesystem::path path;
+  std::vector<std::string> plugins;
+  std::vector<std::string> modules;
+  std::vector<StageConfig> stages;  ///< source, transforms.., batch?, end, evaluators..
+  RunSettings run;
+  RejectPolicy rejects;
+
+  /// The whole configuration as YAML that reads back to the same: defaults filled in, paths
+  /// absolute.
+  std::string resolved_yaml() const;
+};
+
+/// Checks everything that can be checked without opening data: names, parameters, the order of
+/// kinds along the list, one source, `batch` before train.*, max_in_flight >= batch * (prefetch +
+/// 1). Throws ConfigError with all errors together, one a line:
+/// `configs/aircraft.yaml:12:11: stages[4] 'augment.flip': p = 1.5 is outside [0, 1]`.
+Config check_config(const ConfigFile& file, const StageRegistry& registry);
+
+/// The parameters of `stage` with some overridden, checked by the same schema (for evaluation's
+/// `reference: {split: trainval}`). Throws ConfigError that names `where`.
+Params override_params(const StageConfig& stage,
+                       const std::map<std::string, std::string>& overrides,
+                       const std::string& where);
+
+/// The stage `batch` (size, last), which the engine itself carries out, and parameters every
+/// source has besides its own (on_error, max_rejects).
+StageInfo batch_stage_info();
+const ParamSchema& common_source_params();
+
+/// `inspect`: one line a stage; everything about one stage; the same as JSON.
+std::string describe_stages(const StageRegistry& registry);
+std::string describe_stage(const StageInfo& info);
+std::string describe_json(const StageRegistry& registry, const StageInfo* only = nullptr);
+
+/// The nearest of `names` to `name` by edit distance, or "" when none is near: for hints.
+std::string nearest_name(const std::string& name, const std::vector<std::string>& names);
+
+}  // namespace gp

@@ -1,0 +1,164 @@
+#include "pipeline/files.hpp"
+
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+
+#include "pipeline/error.hpp"
+
+namespace gp {
+namespace {
+
+[[noreturn]] void fail(const std::filesystem::path& path, const char* what) {
+  throw RunError(path.string() + ": cannot " + what + ": " + std::strerror(errno));
+}
+
+/// Closes its descriptor at the end of the scope.
+class Descriptor {
+ public:
+  Descriptor(const std::filesystem::path& path, int flags)
+      : fd_(::open(path.c_str(), flags, 0644)) {}
+  ~Descriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+void write_all(int fd, const char* data, std::size_t size, const std::filesystem::path& path) {
+  while (size > 0) {
+    const ssize_t written = ::write(fd, data, size);
+    if (written < 0) {
+      if (errno == EINTR) continue;
+      fail(path, "write");
+    }
+    data += written;
+    size -= static_cast<std::size_t>(written);
+  }
+}
+
+}  // namespace
+
+void write_file(const std::filesystem::path& path, std::string_view text) {
+  const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
+  std::filesystem::path temporary = path;
+  temporary += ".tmp";
+  {
+    const Descriptor file(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC);
+    if (file.get() < 0) fail(temporary, "create");
+    write_all(file.get(), text.data(), text.size(), temporary);
+    if (::fsync(file.get()) != 0) fail(temporary, "fsync");
+  }
+  if (::rename(temporary.c_str(), path.c_str()) != 0) fail(path, "rename to");
+  const Descriptor directory(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (directory.get() >= 0) ::fsync(directory.get());
+}
+
+void write_file(const std::filesystem::path& path, std::span<const std::uint8_t> bytes) {
+  write_file(path, std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+}
+
+void append_line(const std::filesystem::path& path, std::string_view line) {
+  const Descriptor file(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC);
+  if (file.get() < 0) fail(path, "open");
+  const std::string text = std::string(line) + '\n';
+  write_all(file.get(), text.data(), text.size(), path);
+}
+
+std::string read_text(const std::filesystem::path& path) {
+  std::error_code error;
+  if (std::filesystem::is_directory(path, error)) {
+    throw DataError(path.string() + ": is a folder, expected a file");
+  }
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw DataError(path.string() + ": cannot open: " + std::strerror(errno));
+  std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  if (file.bad()) throw DataError(path.string() + ": cannot read: " + std::strerror(errno));
+  return text;
+}
+
+std::vector<std::uint8_t> read_file(const std::filesystem::path& path) {
+  std::vector<std::uint8_t> bytes;
+  read_file(path, bytes);
+  return bytes;
+}
+
+void read_file(const std::filesystem::path& path, std::vector<std::uint8_t>& bytes) {
+  const Descriptor file(path, O_RDONLY | O_CLOEXEC);
+  struct stat status {};
+  if (file.get() < 0 || ::fstat(file.get(), &status) != 0) {
+    throw DataError(path.string() + ": cannot open: " + std::strerror(errno));
+  }
+  if (!S_ISREG(status.st_mode)) throw DataError(path.string() + ": is not a regular file");
+  bytes.resize(static_cast<std::size_t>(status.st_size));
+  std::size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t got = ::read(file.get(), bytes.data() + done, bytes.size() - done);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) throw DataError(path.string() + ": cannot read: " + std::strerror(errno));
+    if (got == 0) break;
+    done += static_cast<std::size_t>(got);
+  }
+  bytes.resize(done);
+}
+
+struct Sha256::State {
+  EVP_MD_CTX* context = EVP_MD_CTX_new();
+  ~State() { EVP_MD_CTX_free(context); }
+};
+
+Sha256::Sha256() : state_(std::make_unique<State>()) {
+  if (EVP_DigestInit_ex(state_->context, EVP_sha256(), nullptr) != 1) {
+    throw RunError("OpenSSL cannot start SHA-256");
+  }
+}
+Sha256::~Sha256() = default;
+
+void Sha256::update(std::span<const std::uint8_t> bytes) {
+  EVP_DigestUpdate(state_->context, bytes.data(), bytes.size());
+}
+void Sha256::update(std::string_view bytes) {
+  EVP_DigestUpdate(state_->context, bytes.data(), bytes.size());
+}
+
+std::string Sha256::hex() {
+  unsigned char digest[EVP_MAX_MD_SIZE];
+  unsigned int size = 0;
+  EVP_DigestFinal_ex(state_->context, digest, &size);
+  std::string text;
+  constexpr char kDigits[] = "0123456789abcdef";
+  for (unsigned int i = 0; i < size; ++i) {
+    text += kDigits[digest[i] >> 4];
+    text += kDigits[digest[i] & 15];
+  }
+  return text;
+}
+
+std::string sha256_hex(std::string_view bytes) {
+  Sha256 hash;
+  hash.update(bytes);
+  return hash.hex();
+}
+
+std::string sha256_file(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw DataError(path.string() + ": cannot open: " + std::strerror(errno));
+  Sha256 hash;
+  std::vector<char> buffer(1 << 20);
+  while (file) {
+    file.read(buffer.data(), static_cast<std::streamsize>(buffer.size()));
+    hash.update(std::string_view(buffer.data(), static_cast<std::size_t>(file.gcount())));
+  }
+  return hash.hex();
+}
+
+}  // namespace gp

@@ -1,0 +1,230 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "pipeline/batch.hpp"
+#include "pipeline/image.hpp"
+#include "pipeline/param_schema.hpp"
+#include "pipeline/rng.hpp"
+
+namespace gp {
+
+class Log;
+
+/// What flows along an edge of the graph.
+enum class Kind { kNothing, kBytes, kImage, kBatch, kSnapshot };
+std::string to_string(Kind kind);
+
+enum class Concurrency {
+  kUnlimited,  ///< `process` may run on several threads at once
+  kSerial      ///< one sample at a time
+};
+
+/// Common base; owned by the graph, made by StageInfo::create.
+class Stage {
+ public:
+  virtual ~Stage() = default;
+};
+
+/// Identity of the sample being processed.
+struct SampleInfo {
+  std::string key;  ///< unique within the source
+  std::uint64_t key_hash = 0;
+  std::int32_t label = -1;
+  std::uint32_t epoch = 0;
+};
+
+/// What a stage reads. Valid during the call only.
+struct StageInput {
+  const SampleInfo& sample;
+  std::span<const std::uint8_t> bytes;  ///< Kind::kBytes
+  ConstImageView image;                 ///< Kind::kImage
+  Geometry geometry;                    ///< of `image`
+};
+
+/// What a stage writes; the host owns all memory. Exactly one of image(), bytes(), pass_through()
+/// or drop() is called.
+class StageOutput {
+ public:
+  virtual ~StageOutput() = default;
+  /// Memory for an image of this shape: the sample's place in the batch where this is the last
+  /// stage, otherwise a recycled buffer. Contents are unspecified.
+  virtual ImageView image(int height, int width) = 0;
+  /// An empty, recycled byte buffer to fill (sources).
+  virtual std::vector<std::uint8_t>& bytes() = 0;
+  /// The output is the input, untouched and not copied; `set_geometry` may still narrow its region.
+  virtual void pass_through() = 0;
+  /// The geometry of the output. Not called: the whole of the new image, or the input's where the
+  /// stage passes it through.
+  virtual void set_geometry(const Geometry& geometry) = 0;
+  /// The sample leaves the pipeline on purpose (counted apart from errors).
+  virtual void drop(std::string reason) = 0;
+  /// Counts an event worth knowing at the end, such as "CMYK converted".
+  virtual void count(const std::string& event) = 0;
+};
+
+/// How large an image the stages downstream need, so that a decoder may deliver less than full
+/// size. Derived by the graph builder from the stages between decoder and next resize.
+struct SizeDemand {
+  bool full = true;   ///< nobody downstream says: deliver full size
+  ImageShape region;  ///< the region that remains must have at least this many pixels
+  double crop_left = 0, crop_top = 0, crop_right = 0, crop_bottom = 0;  ///< source pixels cut off
+};
+
+/// One sample in, one sample out: a pure function of (input, parameters, rng).
+class TransformStage : public Stage {
+ public:
+  /// Throws SampleError when the sample is bad; any other exception is a fault of the stage.
+  virtual void process(const StageInput& in, Rng& rng, StageOutput& out) const = 0;
+  /// The shape of the output for an input of shape `in` (0 where it differs between samples).
+  virtual ImageShape output_shape(ImageShape in) const { return in; }
+  /// True when process() looks at geometry.region; other stages get the region cut out.
+  virtual bool reads_region() const { return false; }
+  /// What this stage needs of its input, given what is needed of its output. The default needs
+  /// full size.
+  virtual SizeDemand demand(const SizeDemand& of_output) const;
+  /// Told once, before the first sample, what the stages downstream need.
+  virtual void set_demand(const SizeDemand& /*of_output*/) {}
+  /// Geometric stages (StageInfo::geometric) give their map instead of pixels, with the same draws
+  /// from `rng` as process(), so that the host composes neighbours into one resampling.
+  virtual Affine matrix(ImageShape /*in*/, Rng& /*rng*/) const { return {}; }
+};
+
+/// Where samples come from. Thread-safe; items are addressed by number.
+class SourceStage : public Stage {
+ public:
+  virtual std::uint64_t size() const = 0;
+  /// Unique, stable across machines: part of orders, seeds and digests.
+  virtual std::string key(std::uint64_t item) const = 0;
+  virtual std::int32_t label(std::uint64_t /*item*/) const { return -1; }
+  virtual const std::vector<std::string>& class_names() const;
+  /// Delivers the item (bytes or image, as the contract says). Throws SampleError for a bad item.
+  virtual void read(std::uint64_t item, StageOutput& out) const = 0;
+  virtual ImageShape output_shape() const { return {}; }
+  /// SHA-256 over what the items are; see digest.hpp.
+  virtual std::string digest() const = 0;
+};
+
+/// A trained state, frozen: what train.* hands to evaluate.* stages and to `sample`.
+/// Not thread-safe. Neither call changes the trainer's state or random numbers.
+class Snapshot {
+ public:
+  virtual ~Snapshot() = default;
+  virtual std::uint64_t step() const = 0;
+  virtual std::uint32_t epoch() const = 0;
+  virtual std::uint64_t images() const = 0;
+  virtual ImageShape shape() const = 0;
+  /// Images `first` .. `first + count - 1` of the endless sequence that belongs to `seed`:
+  /// uint8 NHWC, count * shape().bytes(). The same however it is cut into calls.
+  virtual std::vector<std::uint8_t> generate(std::uint64_t seed, std::uint64_t first,
+                                             int count) = 0;
+  /// The discriminator's logits in evaluation mode for uint8 NHWC images of shape().
+  virtual std::vector<float> discriminate(const std::uint8_t* images, int count) = 0;
+  /// SHA-256 of what defines it (for records); may be empty.
+  virtual std::string digest() const { return {}; }
+};
+
+/// What every end stage knows of its run.
+struct RunInfo {
+  std::string name;
+  std::uint64_t seed = 0;
+  std::filesystem::path directory;  ///< the run directory; empty: nothing is written
+  std::string device = "auto";      ///< auto | cpu | cuda | cuda:N
+  std::string precision = "auto";   ///< auto | fp32 | bf16
+  int threads = 1;                  ///< for the end's own thread pool
+  std::string config_yaml;          ///< resolved
+};
+
+/// What an end stage knows of the batches it will get.
+struct StreamInfo {
+  ImageShape shape;
+  int batch_size = 0;
+  std::uint64_t source_size = 0;  ///< samples an epoch, before rejects
+  std::vector<std::string> class_names;
+  std::string data_digest;
+};
+
+/// Opens further streams over the run's data: the source with its parameters overridden, stages
+/// that are `random` left out, file order, nothing shuffled, nothing dropped at the end, one epoch.
+class StreamFactory {
+ public:
+  virtual ~StreamFactory() = default;
+  virtual std::unique_ptr<BatchStream> open(const std::map<std::string, std::string>& overrides,
+                                            int batch_size) = 0;
+  virtual StreamInfo info(const std::map<std::string, std::string>& overrides) = 0;
+};
+
+/// What train.* and sink.* run in.
+struct EndContext {
+  const RunInfo& run;
+  StreamInfo stream;
+  BatchStream& batches;
+  Log& log;
+  std::stop_token stop;         ///< asked to finish the step, save and return
+  std::uint64_t max_steps = 0;  ///< 0: no limit
+  /// Called by a trainer after each epoch (`epochs_done` counted from 1; `last` after the final
+  /// one). `make` is called only when an evaluator is due.
+  std::function<void(std::uint32_t epochs_done, bool last,
+                     const std::function<std::unique_ptr<Snapshot>()>& make)>
+      epoch_done;
+};
+
+/// The last stage of a graph's stream: pulls batches on a thread of its own, until the stream ends
+/// or `stop` is asked for.
+class EndStage : public Stage {
+ public:
+  virtual void run(EndContext& context) = 0;
+  /// How often the source is read through.
+  virtual std::uint32_t epochs() const { return 1; }
+  /// Ends that take images straight (sink.*) say how many they want at a time.
+  virtual int batch_size() const { return 64; }
+};
+
+/// train.*: also knows how to bring a saved state back.
+class TrainStage : public EndStage {
+ public:
+  virtual std::unique_ptr<Snapshot> load_snapshot(const RunInfo& run,
+                                                  const std::filesystem::path& checkpoint) = 0;
+};
+
+/// What evaluate.* runs in.
+struct EvaluateContext {
+  const RunInfo& run;
+  StreamFactory& streams;
+  Log& log;
+  std::stop_token stop;
+};
+
+/// evaluate.*: measures a snapshot.
+class EvaluateStage : public Stage {
+ public:
+  /// Whether to evaluate after `epochs_done` epochs.
+  virtual bool due(std::uint32_t epochs_done, bool last) const = 0;
+  /// Measures and returns one JSON object (a line of evaluation.jsonl); also tells `log`.
+  virtual std::string evaluate(Snapshot& snapshot, EvaluateContext& context) = 0;
+};
+
+/// A kind of stage, as data, before any instance exists.
+struct StageInfo {
+  std::string name;  ///< "image.resize"
+  std::string doc;   ///< one line
+  Kind in = Kind::kNothing;
+  Kind out = Kind::kNothing;
+  bool random = false;     ///< draws from its rng: left out of evaluation
+  bool geometric = false;  ///< TransformStage::matrix describes it completely
+  Concurrency concurrency = Concurrency::kUnlimited;
+  ParamSchema params;
+  std::function<std::unique_ptr<Stage>(const Params&)> create;
+  std::string origin;  ///< file that brought it; set by the registry
+};
+
+}  // namespace gp
