@@ -142,6 +142,11 @@ struct RunInfo {
   std::string precision = "auto";   ///< auto | fp32 | bf16
   int threads = 1;                  ///< for the end's own thread pool
   std::string config_yaml;          ///< resolved
+  /// What is done to the data, the same on every machine: one line a stage, source to end, as
+  /// `image.resize {fit: squash, size: 128}`, parameters in the schema's order, defaults filled in,
+  /// without parameters of type path and without run settings; where a stage is random, a last
+  /// line `seed {value: 1}`. Results kept on disk (shards) are named after it.
+  std::string preprocessing;
 };
 
 /// What an end stage knows of the batches it will get.
