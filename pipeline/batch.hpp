@@ -32,7 +32,8 @@ struct EpochCounts {
 /// over. Letting go of it gives its places in the pipeline back: that is the backpressure.
 ///
 /// Each epoch ends with a batch of count 0 (`end_of_epoch`), which carries the epoch's totals and
-/// the rejects after its last full batch.
+/// the rejects after its last full batch. A batch of count 0 without that flag carries rejects
+/// only.
 struct Batch {
   ImageShape shape;
   int count = 0;

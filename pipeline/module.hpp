@@ -1,5 +1,6 @@
 #pragma once
 
+#include "pipeline/build_id.hpp"
 #include "pipeline/stage_registry.hpp"
 
 // A C++ stage module is a shared library that exports these two functions (extern "C"). C++ has no

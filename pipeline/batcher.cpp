@@ -1,0 +1,143 @@
+#include "pipeline/batcher.hpp"
+
+#include <cstring>
+
+#include "pipeline/error.hpp"
+
+namespace gp {
+
+std::shared_ptr<std::uint8_t[]> SlabPool::take() {
+  std::unique_ptr<std::uint8_t[]> slab;
+  {
+    const std::lock_guard lock(shared_->mutex);
+    if (!shared_->free.empty()) {
+      slab = std::move(shared_->free.back());
+      shared_->free.pop_back();
+    }
+  }
+  if (!slab) slab = std::make_unique_for_overwrite<std::uint8_t[]>(bytes_);
+  return {slab.release(), [shared = shared_](std::uint8_t* memory) {
+            const std::lock_guard lock(shared->mutex);
+            shared->free.emplace_back(memory);
+          }};
+}
+
+Batcher::Batcher(Options options, std::shared_ptr<SlabPool> slabs, Emit emit, Released released)
+    : options_(options),
+      slabs_(std::move(slabs)),
+      emit_(std::move(emit)),
+      released_(std::move(released)) {}
+
+void Batcher::add(const std::shared_ptr<Sample>& sample) {
+  epoch_ = sample->info.epoch;
+  next_ = sample->position + 1;
+  ++counts_.read;
+  if (sample->reject) {
+    commit_reject(*sample);
+  } else {
+    gathered_.push_back(sample);
+    if (static_cast<int>(gathered_.size()) == options_.batch_size) finish_batch();
+  }
+  if (sample->ends_epoch) finish_epoch(*sample);
+}
+
+void Batcher::commit_reject(const Sample& sample) {
+  const Reject& reject = *sample.reject;
+  rejects_.push_back(reject);
+  released_(1);
+  if (reject.dropped) {
+    ++counts_.dropped_by_stage;
+    return;
+  }
+  ++counts_.rejected;
+  const RejectPolicy& policy = options_.policy;
+  const std::string what =
+      "sample '" + reject.key + "', stage '" + reject.stage + "': " + reject.reason;
+  if (policy.stop) {
+    flush_rejects();
+    throw DataError(what +
+                    ". The source says `on_error: stop`; `on_error: skip` would leave bad "
+                    "samples out and list them in rejects.jsonl.");
+  }
+  const auto rejected = static_cast<double>(counts_.rejected);
+  const bool too_many =
+      (policy.max_rejects >= 0 && rejected > static_cast<double>(policy.max_rejects)) ||
+      (policy.max_reject_share >= 0 &&
+       rejected > policy.max_reject_share * static_cast<double>(options_.epoch_size));
+  if (too_many) {
+    flush_rejects();
+    throw DataError(std::to_string(counts_.rejected) + " of " +
+                    std::to_string(options_.epoch_size) + " samples were rejected in epoch " +
+                    std::to_string(epoch_ + 1) +
+                    ", more than the source's `max_rejects` allows. The last one: " + what +
+                    ". Mend or remove the files that rejects.jsonl lists, or raise max_rejects.");
+  }
+}
+
+std::shared_ptr<Batch> Batcher::new_batch() {
+  auto batch = std::make_shared<Batch>();
+  batch->shape = options_.shape;
+  batch->epoch = epoch_;
+  batch->next = next_;
+  batch->rejects = std::move(rejects_);
+  rejects_.clear();
+  return batch;
+}
+
+void Batcher::flush_rejects() {
+  const std::shared_ptr<Batch> batch = new_batch();
+  batch->counts = counts_;
+  emit_(batch);
+}
+
+void Batcher::finish_batch() {
+  const std::shared_ptr<Batch> batch = new_batch();
+  batch->count = static_cast<int>(gathered_.size());
+  counts_.batched += gathered_.size();
+  batch->counts = counts_;
+  bool in_place = true;
+  for (int i = 0; i < batch->count; ++i) {
+    const Sample& sample = *gathered_[i];
+    in_place = in_place && sample.slab == gathered_[0]->slab && sample.slot == i;
+    batch->keys.push_back(sample.info.key);
+    batch->labels.push_back(sample.info.label);
+  }
+  if (in_place) {
+    batch->pixels = gathered_[0]->slab;
+  } else {
+    // A reject earlier in the epoch shifted the samples against their slabs.
+    const std::shared_ptr<std::uint8_t[]> slab = slabs_->take();
+    const std::size_t bytes = options_.shape.bytes();
+    for (int i = 0; i < batch->count; ++i) {
+      const Sample& sample = *gathered_[i];
+      std::memcpy(slab.get() + i * bytes, sample.slab.get() + sample.slot * bytes, bytes);
+    }
+    batch->pixels = slab;
+  }
+  gathered_.clear();
+  emit_(batch);
+}
+
+void Batcher::finish_epoch(const Sample& last) {
+  if (!gathered_.empty() && options_.keep_last) finish_batch();
+  counts_.dropped_last += gathered_.size();
+  if (!gathered_.empty()) released_(static_cast<int>(gathered_.size()));
+  gathered_.clear();
+  if (!counts_.balanced()) {
+    throw RunError("the books of epoch " + std::to_string(last.info.epoch + 1) +
+                   " do not balance: " + std::to_string(counts_.read) + " samples read, but " +
+                   std::to_string(counts_.batched) + " batched + " +
+                   std::to_string(counts_.rejected) + " rejected + " +
+                   std::to_string(counts_.dropped_by_stage) + " dropped by stages + " +
+                   std::to_string(counts_.dropped_last) +
+                   " left over. This is a bug in the engine: please report it.");
+  }
+  const std::shared_ptr<Batch> end = new_batch();
+  end->end_of_epoch = true;
+  end->counts = counts_;
+  counts_ = {};
+  next_ = 0;
+  emit_(end);
+}
+
+}  // namespace gp

@@ -1,0 +1,298 @@
+#include "pipeline/transform_chain.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "pipeline/error.hpp"
+
+namespace gp {
+namespace {
+
+/// Adds the time until its end to a stage's statistics.
+class Timer {
+ public:
+  explicit Timer(StageStats& stats) : stats_(stats), start_(std::chrono::steady_clock::now()) {}
+  ~Timer() {
+    const auto elapsed = std::chrono::steady_clock::now() - start_;
+    stats_.nanoseconds.fetch_add(static_cast<std::uint64_t>(elapsed.count()),
+                                 std::memory_order_relaxed);
+    stats_.samples.fetch_add(1, std::memory_order_relaxed);
+  }
+  Timer(const Timer&) = delete;
+  Timer& operator=(const Timer&) = delete;
+
+ private:
+  StageStats& stats_;
+  std::chrono::steady_clock::time_point start_;
+};
+
+std::string shape_text(ImageShape shape) {
+  return std::to_string(shape.width) + "x" + std::to_string(shape.height);
+}
+
+}  // namespace
+
+/// What the sample looks like between two stages of a segment.
+struct TransformChain::State {
+  Workspace& workspace;
+  std::span<const std::uint8_t> bytes;
+  ConstImageView image;
+  Geometry geometry;
+  int buffer = -1;  ///< which workspace image holds `image`; -1: none of them
+
+  /// A recycled image that is not the current one.
+  Image& spare() { return workspace.images[buffer == 0 ? 1 : 0]; }
+};
+
+/// Collects what one stage says about its output and gives it memory.
+class TransformChain::Output : public StageOutput {
+ public:
+  Output(State& state, EventCounts& events, ImageView slot, std::vector<std::uint8_t>& bytes)
+      : state_(state), events_(events), slot_(slot), bytes_(bytes) {}
+
+  ImageView image(int height, int width) override {
+    if (height <= 0 || width <= 0) {
+      throw std::logic_error("asked for an output image of " + shape_text({height, width}) +
+                             " pixels");
+    }
+    answer_with(Answer::kImage);
+    if (slot_.shape() == ImageShape{height, width}) {
+      image_ = slot_;
+    } else {
+      Image& spare = state_.spare();
+      spare.reshape(height, width);
+      image_ = spare.view();
+    }
+    return image_;
+  }
+  std::vector<std::uint8_t>& bytes() override {
+    answer_with(Answer::kBytes);
+    bytes_.clear();
+    return bytes_;
+  }
+  void pass_through() override { answer_with(Answer::kPassThrough); }
+  void set_geometry(const Geometry& geometry) override {
+    geometry_ = geometry;
+    has_geometry_ = true;
+  }
+  void drop(std::string reason) override {
+    answer_with(Answer::kDrop);
+    reason_ = std::move(reason);
+  }
+  void count(const std::string& event) override { events_.add(event); }
+
+  /// Makes the output the current state, or the sample a tombstone.
+  void commit(Sample& sample, const std::string& address) {
+    switch (answer_) {
+      case Answer::kNone:
+        throw std::logic_error(
+            "returned without an output: it must call image(), bytes(), "
+            "pass_through() or drop()");
+      case Answer::kImage: {
+        const bool in_slot = image_.data == slot_.data;
+        state_.buffer = in_slot ? -1 : (state_.buffer == 0 ? 1 : 0);
+        state_.image = image_;
+        state_.bytes = {};
+        state_.geometry = has_geometry_ ? geometry_ : Geometry::whole(image_.shape());
+        break;
+      }
+      case Answer::kBytes:
+        state_.bytes = bytes_;
+        state_.image = {};
+        state_.buffer = -1;
+        break;
+      case Answer::kPassThrough:
+        if (has_geometry_) state_.geometry = geometry_;
+        break;
+      case Answer::kDrop:
+        sample.reject = Reject{sample.info.key, address, reason_, true};
+        break;
+    }
+  }
+
+ private:
+  enum class Answer { kNone, kImage, kBytes, kPassThrough, kDrop };
+  void answer_with(Answer answer) {
+    if (answer_ != Answer::kNone) throw std::logic_error("gave two outputs for one sample");
+    answer_ = answer;
+  }
+
+  State& state_;
+  EventCounts& events_;
+  ImageView slot_;
+  std::vector<std::uint8_t>& bytes_;
+  Answer answer_ = Answer::kNone;
+  ImageView image_;
+  Geometry geometry_;
+  bool has_geometry_ = false;
+  std::string reason_;
+};
+
+TransformChain::TransformChain(const SourceStage& source, std::string source_address,
+                               std::vector<Link> links, std::uint64_t seed)
+    : source_(source),
+      source_address_(std::move(source_address)),
+      links_(std::move(links)),
+      seed_(seed),
+      output_shape_(source.output_shape()) {
+  stats_.push_back(std::make_unique<StageStats>(source_address_));
+  for (const Link& link : links_) {
+    stats_.push_back(std::make_unique<StageStats>(link.address));
+    address_hashes_.push_back(hash64(link.address));
+    output_shape_ = link.stage->output_shape(output_shape_);
+  }
+}
+
+std::vector<TransformChain::Segment> TransformChain::segments() const {
+  std::vector<Segment> result{{-1, 0, false}};
+  for (int i = 0; i < static_cast<int>(links_.size()); ++i) {
+    const bool serial = links_[i].info->concurrency == Concurrency::kSerial;
+    if (serial || result.back().serial) {
+      result.push_back({i, i + 1, serial});
+    } else {
+      result.back().last = i + 1;
+    }
+  }
+  return result;
+}
+
+Rng TransformChain::rng_for(int index, const Sample& sample) const {
+  return {seed_, address_hashes_[index], sample.info.epoch, sample.info.key_hash};
+}
+
+ImageView TransformChain::slot_after(int index, const Sample& sample) const {
+  if (index + 1 != static_cast<int>(links_.size()) || !sample.slab) return {};
+  return {sample.slab.get() + sample.slot * output_shape_.bytes(), output_shape_.height,
+          output_shape_.width, static_cast<std::ptrdiff_t>(output_shape_.width) * kChannels};
+}
+
+void TransformChain::run(const Segment& segment, Sample& sample, Workspace& workspace) const {
+  if (sample.reject) return;
+  State state{workspace, sample.bytes, sample.image.view(), sample.geometry};
+  if (sample.image.shape().bytes() == 0) state.image = {};
+  const std::string* address = &source_address_;
+  try {
+    int index = segment.first;
+    if (index < 0) {
+      read(sample, state);
+      index = 0;
+    }
+    while (index < segment.last && !sample.reject) {
+      address = &links_[index].address;
+      if (links_[index].info->geometric) {
+        index = run_geometric(index, segment.last, sample, state);
+      } else {
+        run_stage(index, sample, state);
+        ++index;
+      }
+    }
+    if (sample.reject) return;
+    if (segment.last == static_cast<int>(links_.size())) {
+      deliver(sample, state);
+    } else if (!state.image.empty()) {
+      // Another thread may go on: the pixels must leave this thread's workspace.
+      cut_region(state);
+      Image pixels(state.image.height, state.image.width);
+      copy_image(state.image, pixels.view());
+      sample.image = std::move(pixels);
+      sample.geometry = state.geometry;
+    } else {
+      sample.bytes.assign(state.bytes.begin(), state.bytes.end());
+    }
+  } catch (const SampleError& error) {
+    sample.reject = Reject{sample.info.key, *address, error.what(), false};
+  } catch (const std::exception& error) {
+    const auto* own = dynamic_cast<const Error*>(&error);
+    throw Error(own != nullptr ? own->exit_code() : ExitCode::kRunFailed,
+                "stage '" + *address + "' failed on sample '" + sample.info.key + "' (epoch " +
+                    std::to_string(sample.info.epoch + 1) + "): " + error.what());
+  } catch (...) {
+    throw RunError("stage '" + *address + "' failed on sample '" + sample.info.key +
+                   "': it threw something that is no std::exception");
+  }
+}
+
+void TransformChain::read(Sample& sample, State& state) const {
+  const Timer timer(*stats_[0]);
+  Output output(state, events_, slot_after(-1, sample), state.workspace.bytes);
+  source_.read(sample.item, output);
+  output.commit(sample, source_address_);
+  if (observer_ && !sample.reject) {
+    observer_(source_address_, {sample.info, state.bytes, state.image, state.geometry});
+  }
+}
+
+void TransformChain::run_stage(int index, Sample& sample, State& state) const {
+  const Link& link = links_[index];
+  const Timer timer(*stats_[index + 1]);
+  if (!link.stage->reads_region()) cut_region(state);
+  Rng rng = rng_for(index, sample);
+  Output output(state, events_, slot_after(index, sample), state.workspace.bytes);
+  link.stage->process({sample.info, state.bytes, state.image, state.geometry}, rng, output);
+  output.commit(sample, link.address);
+  if (observer_ && !sample.reject) {
+    observer_(link.address, {sample.info, state.bytes, state.image, state.geometry});
+  }
+}
+
+int TransformChain::run_geometric(int first, int last, Sample& sample, State& state) const {
+  int end = first;
+  Affine map;
+  cut_region(state);
+  ImageShape shape = state.image.shape();
+  // An observer wants to see every stage by itself; the pictures then differ from the run's by
+  // the additional resampling only.
+  const int limit = observer_ ? first + 1 : last;
+  for (; end < limit && links_[end].info->geometric; ++end) {
+    const Timer timer(*stats_[end + 1]);
+    Rng rng = rng_for(end, sample);
+    map = compose(map, links_[end].stage->matrix(shape, rng));
+    shape = links_[end].stage->output_shape(shape);
+  }
+  for (const double value : map.m) {
+    if (!std::isfinite(value)) throw std::runtime_error("its matrix is not finite");
+  }
+  if (!map.is_identity() || shape != state.image.shape()) {
+    const auto start = std::chrono::steady_clock::now();
+    Output output(state, events_, slot_after(end - 1, sample), state.workspace.bytes);
+    warp_affine(state.image, map, output.image(shape.height, shape.width));
+    output.commit(sample, links_[end - 1].address);
+    // The resampling is one for all of them; it is booked on the last.
+    stats_[end]->nanoseconds.fetch_add(
+        static_cast<std::uint64_t>((std::chrono::steady_clock::now() - start).count()),
+        std::memory_order_relaxed);
+  }
+  if (observer_) {
+    observer_(links_[end - 1].address, {sample.info, state.bytes, state.image, state.geometry});
+  }
+  return end;
+}
+
+void TransformChain::cut_region(State& state) const {
+  if (state.image.empty() || state.geometry.source_width == 0 || state.geometry.is_whole()) return;
+  const RectF region = state.geometry.region_in(state.image.shape());
+  const int x0 = std::clamp(static_cast<int>(std::floor(region.x)), 0, state.image.width - 1);
+  const int y0 = std::clamp(static_cast<int>(std::floor(region.y)), 0, state.image.height - 1);
+  const int x1 =
+      std::clamp(static_cast<int>(std::ceil(region.x + region.width)), x0 + 1, state.image.width);
+  const int y1 =
+      std::clamp(static_cast<int>(std::ceil(region.y + region.height)), y0 + 1, state.image.height);
+  // A view into the same pixels is enough: stages read strided images.
+  state.image = {state.image.row(y0) + static_cast<std::ptrdiff_t>(x0) * kChannels, y1 - y0,
+                 x1 - x0, state.image.stride};
+  state.geometry = Geometry::whole(state.image.shape());
+}
+
+void TransformChain::deliver(Sample& sample, State& state) const {
+  if (!sample.slab) return;
+  cut_region(state);
+  if (state.image.shape() != output_shape_) {
+    throw std::runtime_error("its output has " + shape_text(state.image.shape()) +
+                             " pixels, but it declared " + shape_text(output_shape_));
+  }
+  const ImageView slot = slot_after(static_cast<int>(links_.size()) - 1, sample);
+  if (slot.data != state.image.data) copy_image(state.image, slot);
+}
+
+}  // namespace gp

@@ -1,0 +1,84 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "pipeline/sample.hpp"
+#include "pipeline/stage.hpp"
+#include "pipeline/stats.hpp"
+
+namespace gp {
+
+/// Buffers of one worker thread, recycled from sample to sample, so that there are never more
+/// full-size images than threads.
+struct Workspace {
+  std::vector<std::uint8_t> bytes;
+  Image images[2];
+};
+
+/// A source and the transforms after it, applied to one sample: what the graph's nodes call, and
+/// what one-stage tests call without a graph. Thread-safe.
+///
+/// Neighbouring geometric stages become one resampling; a cropped region is cut out before stages
+/// that do not read it; the last image is written into the sample's place in the batch.
+class TransformChain {
+ public:
+  struct Link {
+    std::string address;
+    const TransformStage* stage = nullptr;
+    const StageInfo* info = nullptr;
+  };
+
+  TransformChain(const SourceStage& source, std::string source_address, std::vector<Link> links,
+                 std::uint64_t seed);
+
+  /// Links are numbered from 0; number -1 is the source. A segment [first, last) of links runs on
+  /// one thread without handing the sample over.
+  struct Segment {
+    int first = -1;
+    int last = 0;
+    bool serial = false;
+  };
+  /// The fewest segments such that stages that are serial have one of their own.
+  std::vector<Segment> segments() const;
+
+  /// Takes the sample through a segment. A bad sample becomes a tombstone; a fault of a stage is
+  /// thrown as gp::Error that names stage and sample.
+  void run(const Segment& segment, Sample& sample, Workspace& workspace) const;
+
+  /// The shape of the images at the end; not fixed() where it differs between samples.
+  ImageShape output_shape() const { return output_shape_; }
+  const std::vector<std::unique_ptr<StageStats>>& stats() const { return stats_; }
+  const EventCounts& events() const { return events_; }
+
+  /// Called after each stage with its address and its output, for previews and --dry-run.
+  using Observer = std::function<void(const std::string& address, const StageInput& output)>;
+  void set_observer(Observer observer) { observer_ = std::move(observer); }
+
+ private:
+  class Output;
+  struct State;
+  void read(Sample& sample, State& state) const;
+  int run_geometric(int first, int last, Sample& sample, State& state) const;
+  void run_stage(int index, Sample& sample, State& state) const;
+  void cut_region(State& state) const;
+  void deliver(Sample& sample, State& state) const;
+  /// The sample's place in its batch where link `index` is the last one; otherwise nothing.
+  ImageView slot_after(int index, const Sample& sample) const;
+  Rng rng_for(int index, const Sample& sample) const;
+
+  const SourceStage& source_;
+  std::string source_address_;
+  std::vector<Link> links_;
+  std::vector<std::uint64_t> address_hashes_;
+  std::uint64_t seed_;
+  ImageShape output_shape_;
+  std::vector<std::unique_ptr<StageStats>> stats_;  ///< [0] the source, [i + 1] link i
+  mutable EventCounts events_;
+  Observer observer_;
+};
+
+}  // namespace gp
