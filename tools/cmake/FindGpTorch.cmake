@@ -18,11 +18,9 @@ file(STRINGS ${_gp_pins} _gp_pin REGEX "^torch==")
 string(REGEX REPLACE "^torch==([0-9.]+).*" "\\1" _gp_pin "${_gp_pin}")
 
 # Kept in the cache, or the next automatic re-configure, from a shell without the variable, would change libraries.
-if(NOT Torch_ROOT AND DEFINED ENV{Torch_ROOT})
-  set(Torch_ROOT "$ENV{Torch_ROOT}" CACHE PATH "Your own libtorch; empty: the one of tools/bootstrap")
-endif()
+set(Torch_ROOT "$ENV{Torch_ROOT}" CACHE PATH "Your own libtorch; empty: the one of tools/bootstrap")
 if(Torch_ROOT)
-  get_filename_component(_gp_root "${Torch_ROOT}" ABSOLUTE BASE_DIR ${CMAKE_BINARY_DIR})
+  set(_gp_root ${Torch_ROOT})
   set(_gp_hint "Torch_ROOT must name a folder with include/ and lib/ in it: the unpacked libtorch archive of pytorch.org, or\
  site-packages/torch of a pip installation.\nUnset it (cmake -UTorch_ROOT ..) to use the one that tools/bootstrap installs.")
 else()
