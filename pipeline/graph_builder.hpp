@@ -1,0 +1,89 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "pipeline/config.hpp"
+#include "pipeline/graph.hpp"
+#include "pipeline/transform_chain.hpp"
+
+namespace gp {
+
+/// Threads of one run: for the graph, and for the end stage's own pool.
+struct ThreadSplit {
+  int data = 1;
+  int end = 1;
+};
+
+/// Splits the budget `threads` (0: all processors). A sink gives everything to the graph. A trainer
+/// on a GPU leaves all but one to the graph. A trainer on the CPU uses all of them, and the graph
+/// an eighth beside it: the data thread sleeps most of the time there, and a processor set aside
+/// for it would stand idle.
+ThreadSplit split_threads(int threads, bool end_is_sink, bool on_gpu);
+
+/// A source and its transforms, made from the configuration: what streams are opened over.
+struct DataPath {
+  std::unique_ptr<SourceStage> source;
+  std::vector<std::unique_ptr<TransformStage>> transforms;
+  std::unique_ptr<TransformChain> chain;
+  std::shared_ptr<SampleOrder> order;
+  std::string digest;  ///< SHA-256 of what it delivers: source, filter, preprocessing
+};
+
+/// The stages of a checked configuration, made and connected. Opens the data (DataError).
+class Pipeline : public StreamFactory {
+ public:
+  explicit Pipeline(Config config);
+
+  const Config& config() const { return config_; }
+  const DataPath& data() const { return data_; }
+  /// Null where the list has no end stage.
+  EndStage* end() const { return end_.get(); }
+  const std::string& end_address() const { return end_address_; }
+  struct Evaluator {
+    std::string address;
+    std::unique_ptr<EvaluateStage> stage;
+  };
+  const std::vector<Evaluator>& evaluators() const { return evaluators_; }
+  bool end_is_sink() const { return end_is_sink_; }
+
+  /// The stream that the end stage reads: shuffled for a trainer, in file order for a sink.
+  std::unique_ptr<GraphStream> open_stream(int threads, StreamPosition start = {},
+                                           std::uint32_t epochs = 0) const;
+  StreamInfo stream_info() const;
+
+  /// One line a data stage, parameters without paths: the same on every machine.
+  std::string preprocessing() const;
+
+  // StreamFactory, for evaluation.
+  std::unique_ptr<BatchStream> open(const std::map<std::string, std::string>& overrides,
+                                    int batch_size) override;
+  StreamInfo info(const std::map<std::string, std::string>& overrides) override;
+  /// Threads of the streams that open() makes.
+  void set_evaluation_threads(int threads) { evaluation_threads_ = threads; }
+
+ private:
+  /// `fraction` in the overrides selects the held-out keys; otherwise training's.
+  DataPath make_data_path(const std::map<std::string, std::string>& overrides,
+                          bool for_evaluation) const;
+  StreamInfo describe(const DataPath& path, int batch_size) const;
+
+  Config config_;
+  double held_out_fraction_ = 0;
+  DataPath data_;
+  std::unique_ptr<EndStage> end_;
+  std::string end_address_;
+  bool end_is_sink_ = false;
+  std::vector<Evaluator> evaluators_;
+  int batch_size_ = 1;
+  bool keep_last_ = false;
+  int evaluation_threads_ = 1;
+};
+
+/// The graph as text: Graphviz dot, or mermaid (which GitHub draws).
+std::string graph_to_dot(const Config& config);
+std::string graph_to_mermaid(const Config& config);
+
+}  // namespace gp

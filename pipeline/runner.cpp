@@ -1,0 +1,246 @@
+#include "pipeline/runner.hpp"
+
+#include <oneapi/tbb/version.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <ctime>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "pipeline/build_id.hpp"
+#include "pipeline/error.hpp"
+#include "pipeline/files.hpp"
+
+namespace gp {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+/// Makes `parent/00000-name`, with the first number that is larger than all there are.
+fs::path make_run_directory(const fs::path& parent, const std::string& name) {
+  std::error_code error;
+  fs::create_directories(parent, error);
+  if (error) throw RunError(parent.string() + ": cannot make the folder: " + error.message());
+  int number = 0;
+  for (const auto& entry : fs::directory_iterator(parent)) {
+    int found = 0;
+    if (std::sscanf(entry.path().filename().c_str(), "%5d-", &found) == 1) {
+      number = std::max(number, found + 1);
+    }
+  }
+  // Another run may take the number first.
+  for (int tries = 0; tries < 1000; ++tries, ++number) {
+    char prefix[16];
+    std::snprintf(prefix, sizeof prefix, "%05d-", number);
+    const fs::path directory = fs::absolute(parent / (prefix + name)).lexically_normal();
+    if (fs::create_directory(directory, error)) return directory;
+    if (error && error != std::errc::file_exists) {
+      throw RunError(directory.string() + ": cannot make the run directory: " + error.message());
+    }
+  }
+  throw RunError(parent.string() + ": found no free number for a run directory");
+}
+
+std::string cpu_model() {
+  std::ifstream file("/proc/cpuinfo");
+  std::string line;
+  while (std::getline(file, line)) {
+    if (line.rfind("model name", 0) == 0) return line.substr(line.find(':') + 2);
+  }
+  return "unknown";
+}
+
+std::string utc_now() {
+  const std::time_t now = std::time(nullptr);
+  std::tm parts{};
+  gmtime_r(&now, &parts);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
+  return text;
+}
+
+Json run_record(const LoadedConfig& loaded, const Pipeline& pipeline, const ThreadSplit& threads) {
+  utsname system{};
+  uname(&system);
+  Json plugins = Json::array();
+  for (const PluginLoader::Loaded& plugin : loaded.loader.loaded()) {
+    plugins.push_back({{"name", plugin.name},
+                       {"version", plugin.version},
+                       {"file", plugin.file.filename().string()},
+                       {"sha256", sha256_file(plugin.file)}});
+  }
+  return {
+      {"name", loaded.config.name},
+      {"seed", loaded.config.seed},
+      {"started", utc_now()},
+      {"versions", {{"gan_pipeline", GP_BUILD_ID}, {"tbb", TBB_VERSION_STRING}}},
+      {"plugins", plugins},
+      {"data",
+       {{"digest", pipeline.data().source->digest()},
+        {"with_preprocessing", pipeline.data().digest},
+        {"samples", pipeline.data().order->size()}}},
+      {"config_sha256", sha256_hex(loaded.config.resolved_yaml())},
+      {"threads", {{"data", threads.data}, {"end", threads.end}}},
+      {"machine",
+       {{"cpu", cpu_model()},
+        {"processors", std::thread::hardware_concurrency()},
+        {"memory_bytes", static_cast<std::uint64_t>(sysconf(_SC_PHYS_PAGES)) *
+                             static_cast<std::uint64_t>(sysconf(_SC_PAGE_SIZE))},
+        {"system", std::string(system.sysname) + " " + system.release + " " + system.machine}}}};
+}
+
+}  // namespace
+
+std::unique_ptr<LoadedConfig> LoadedConfig::load(const fs::path& path,
+                                                 const std::vector<std::string>& overrides,
+                                                 const std::vector<fs::path>& plugin_path) {
+  const ConfigFile file = ConfigFile::read(path, overrides);
+  auto loaded = std::unique_ptr<LoadedConfig>(
+      new LoadedConfig{StageRegistry(), PluginLoader(plugin_path), Config()});
+  loaded->registry.add(batch_stage_info());
+  for (const std::string& module : file.modules()) {
+    loaded->loader.load_module(module, loaded->registry);
+  }
+  for (const std::string& plugin : file.plugins()) {
+    loaded->loader.load_plugin(plugin, loaded->registry);
+  }
+  loaded->loader.load_modules_for(file.stage_names(), loaded->registry);
+  loaded->config = check_config(file, loaded->registry);
+  return loaded;
+}
+
+bool uses_gpu(const std::string& device) {
+  if (device == "auto") return fs::exists("/proc/driver/nvidia/version");
+  return device.rfind("cuda", 0) == 0;
+}
+
+RunInfo make_run_info(const Pipeline& pipeline, int threads, const fs::path& directory) {
+  const Config& config = pipeline.config();
+  RunInfo run;
+  run.name = config.name;
+  run.seed = config.seed;
+  run.directory = directory;
+  run.device = config.run.device;
+  run.precision = config.run.precision;
+  run.threads = threads;
+  run.config_yaml = config.resolved_yaml();
+  run.preprocessing = pipeline.preprocessing();
+  return run;
+}
+
+fs::path run_pipeline(const LoadedConfig& loaded, const RunRequest& request, Log& log) {
+  Pipeline pipeline(loaded.config);
+  if (pipeline.end() == nullptr) {
+    throw ConfigError(loaded.config.path.string() +
+                      ": the list of stages has no end: add a train.* or sink.* stage");
+  }
+  const ThreadSplit threads = split_threads(loaded.config.run.threads, pipeline.end_is_sink(),
+                                            uses_gpu(loaded.config.run.device));
+  pipeline.set_evaluation_threads(threads.data);
+
+  fs::path directory;
+  if (!request.out.empty()) {
+    directory = make_run_directory(request.out, loaded.config.name);
+    log.open(directory / "log.txt");
+    write_file(directory / "config.yaml", loaded.config.resolved_yaml());
+    write_file(directory / "run.json", run_record(loaded, pipeline, threads).dump(2) + "\n");
+    log.info("run directory: " + directory.string());
+  }
+  const StreamInfo stream = pipeline.stream_info();
+  log.info("data: " + std::to_string(stream.source_size) + " samples from '" +
+           loaded.config.stages.front().address + "', " + std::to_string(threads.data) +
+           (threads.data == 1 ? " thread" : " threads") +
+           (pipeline.end_is_sink()
+                ? std::string()
+                : "; '" + pipeline.end_address() + "' on " + std::to_string(threads.end)));
+
+  const RunInfo run = make_run_info(pipeline, threads.end, directory);
+  const std::unique_ptr<GraphStream> batches = pipeline.open_stream(threads.data);
+  EndContext context{run, stream, *batches, log, request.stop, request.max_steps, {}};
+  context.epoch_done = [&](std::uint32_t epochs_done, bool last,
+                           const std::function<std::unique_ptr<Snapshot>()>& make) {
+    std::unique_ptr<Snapshot> snapshot;
+    for (const Pipeline::Evaluator& evaluator : pipeline.evaluators()) {
+      if (request.stop.stop_requested() || !evaluator.stage->due(epochs_done, last)) continue;
+      if (!snapshot) snapshot = make();
+      EvaluateContext evaluation{run, pipeline, log, request.stop};
+      const std::string record = evaluator.stage->evaluate(*snapshot, evaluation);
+      if (!directory.empty()) append_line(directory / "evaluation.jsonl", record);
+    }
+  };
+  pipeline.end()->run(context);
+  for (const auto& [event, count] : pipeline.data().chain->events().get()) {
+    log.info("data: " + event + ": " + std::to_string(count) + (count == 1 ? " image" : " images"));
+  }
+  if (request.stop.stop_requested()) {
+    throw InterruptedError(
+        "stopped on request" +
+        (directory.empty() ? std::string() : "; what was done is in " + directory.string()));
+  }
+  return directory;
+}
+
+std::string dry_run(const LoadedConfig& loaded) {
+  const Pipeline pipeline(loaded.config);
+  const DataPath& data = pipeline.data();
+  std::string text;
+  TransformChain::Observer observer = [&text](const std::string& address,
+                                              const StageInput& output) {
+    text += "  " + address + ": ";
+    if (output.image.empty()) {
+      text += std::to_string(output.bytes.size()) + " bytes\n";
+      return;
+    }
+    text += std::to_string(output.image.width) + "x" + std::to_string(output.image.height);
+    const RectF& region = output.geometry.region;
+    if (!output.geometry.is_whole()) {
+      char part[96];
+      std::snprintf(part, sizeof part, ", of which %g x %g source pixels count", region.width,
+                    region.height);
+      text += part;
+    }
+    text += '\n';
+  };
+  data.chain->set_observer(std::move(observer));
+  Workspace workspace;
+  // One bad file does not make the configuration bad: try a few.
+  std::string first_reject;
+  bool passed = false;
+  data.order->start_epoch(0);
+  for (std::uint64_t position = 0; position < std::min<std::uint64_t>(data.order->size(), 16);
+       ++position) {
+    const SampleOrder::Entry& entry = data.order->at(position);
+    Sample sample;
+    sample.info = {data.source->key(entry.item), entry.key_hash, data.source->label(entry.item), 0};
+    sample.item = entry.item;
+    if (data.chain->output_shape().fixed()) {
+      sample.slab = SlabPool(data.chain->output_shape().bytes()).take();
+    }
+    text = "sample '" + sample.info.key + "':\n";
+    for (const TransformChain::Segment& segment : data.chain->segments()) {
+      data.chain->run(segment, sample, workspace);
+    }
+    passed = !sample.reject || sample.reject->dropped;
+    if (passed) break;
+    if (first_reject.empty()) {
+      first_reject = "sample '" + sample.info.key + "', stage '" + sample.reject->stage +
+                     "': " + sample.reject->reason;
+    }
+  }
+  if (!passed) {
+    throw DataError("none of the first samples came through; the first: " + first_reject);
+  }
+  const StreamInfo stream = pipeline.stream_info();
+  text += std::to_string(stream.source_size) + " samples an epoch";
+  if (stream.batch_size > 0) {
+    text += ", batches of " + std::to_string(stream.batch_size);
+  }
+  return text + "\n\n" + loaded.config.resolved_yaml();
+}
+
+}  // namespace gp
