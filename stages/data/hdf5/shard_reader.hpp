@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "stages/data/hdf5/shard_writer.hpp"
+
+namespace gp {
+
+/// Reads the images of one shard. HDF5 is used in the constructor only: it checks the layout, takes
+/// the tables into memory and asks where the pixels begin; from then on an image is one pread, so
+/// that any number of threads may read at once.
+class ShardReader {
+ public:
+  /// `keep_open`: keep a file descriptor for the object's life; otherwise each read opens the file.
+  /// Throws DataError that says what in the file is not as ShardWriter makes it.
+  explicit ShardReader(std::filesystem::path file, bool keep_open = true);
+  ~ShardReader();
+  ShardReader(ShardReader&& other) noexcept;
+  ShardReader& operator=(ShardReader&&) = delete;
+
+  const std::filesystem::path& file() const { return file_; }
+  const ShardInfo& info() const { return info_; }
+  int count() const { return static_cast<int>(keys_.size()); }
+  const std::string& key(int image) const { return keys_[static_cast<std::size_t>(image)]; }
+  std::int32_t label(int image) const { return labels_[static_cast<std::size_t>(image)]; }
+
+  /// Reads info().shape.bytes() bytes, rows from top to bottom, and checks them against their
+  /// CRC-32C. Throws SampleError naming the shard and the image.
+  void read(int image, std::span<std::uint8_t> pixels) const;
+
+  // For `verify`, which wants to know what exactly is damaged.
+  /// CRC-32C of the image as it is stored now, and as the table says it was.
+  std::uint32_t compute_checksum(int image) const;
+  std::uint32_t stored_checksum(int image) const {
+    return checksums_[static_cast<std::size_t>(image)];
+  }
+  /// Where the table of checksums (little endian) begins in the file.
+  std::uint64_t checksums_offset() const { return checksums_offset_; }
+
+ private:
+  void fetch(int image, std::span<std::uint8_t> pixels) const;
+
+  std::filesystem::path file_;
+  ShardInfo info_;
+  std::vector<std::string> keys_;
+  std::vector<std::int32_t> labels_;
+  std::vector<std::uint32_t> checksums_;
+  std::uint64_t images_offset_ = 0;
+  std::uint64_t checksums_offset_ = 0;
+  int fd_ = -1;
+};
+
+}  // namespace gp

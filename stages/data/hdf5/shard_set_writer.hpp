@@ -1,0 +1,83 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "pipeline/batch.hpp"
+#include "stages/data/hdf5/manifest.hpp"
+#include "stages/data/hdf5/shard_writer.hpp"
+
+namespace gp {
+
+/// What a folder of shards is to hold, known before the first image.
+struct ShardSetSpec {
+  ImageShape shape;
+  std::vector<std::string> class_names;
+  std::string source_digest;
+  std::vector<std::string> preprocessing;  ///< one line a stage, see RunInfo::preprocessing
+  int images_per_shard = kMaxImagesPerShard;
+  std::uint64_t expected_images = 0;  ///< at most that many; 0: not known
+};
+
+/// Keeps a second writer out of a folder for as long as it lives; the kernel drops it with the
+/// process. Creates the folder. Throws RunError.
+class FolderLock {
+ public:
+  explicit FolderLock(const std::filesystem::path& root);
+  ~FolderLock();
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+
+ private:
+  int fd_;
+};
+
+/// What is in the folder already, compared with what is wanted.
+struct ShardSetState {
+  /// Complete, and made by the same preprocessing from the same data.
+  std::optional<Manifest> finished;
+  /// Complete, but made otherwise: the difference, one line each ("- before", "+ now").
+  std::vector<std::string> difference;
+  /// It has a manifest, but shards are missing or of another size: which.
+  std::string damage;
+};
+
+/// Reads the manifest of `root`, if any, and looks at the sizes of its shards; the content of a
+/// shard is for `verify_shards`. Throws DataError for a manifest that cannot be read.
+ShardSetState inspect_shards(const std::filesystem::path& root, const ShardSetSpec& spec);
+
+/// Writes a folder of shards: shard-00000.h5 .., rejects.jsonl and, last, manifest.json. Killed at
+/// any moment, it leaves a folder without a manifest, which the next build overwrites; the result
+/// is the same bytes. One thread at a time; hold a FolderLock.
+class ShardSetWriter {
+ public:
+  /// Takes an older manifest away, and temporary files that a killed build left.
+  ShardSetWriter(std::filesystem::path root, ShardSetSpec spec);
+
+  /// Adds keys.size() images, NHWC.
+  void append(std::span<const std::uint8_t> pixels, std::span<const std::string> keys,
+              std::span<const std::int32_t> labels);
+  void reject(const Reject& reject);
+  std::uint64_t images() const { return manifest_.images; }
+
+  /// Writes what is left and the manifest; `read`: samples read from the source. Throws DataError
+  /// when there is not one image.
+  Manifest finish(std::uint64_t read);
+
+ private:
+  void open_shard();
+  void close_shard();
+
+  std::filesystem::path root_;
+  ShardSetSpec spec_;
+  Manifest manifest_;
+  std::string rejects_;  ///< content of rejects.jsonl
+  std::unique_ptr<ShardWriter> shard_;
+};
+
+}  // namespace gp

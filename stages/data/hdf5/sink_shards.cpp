@@ -1,0 +1,196 @@
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "pipeline/error.hpp"
+#include "pipeline/log.hpp"
+#include "stages/data/hdf5/shard_set_writer.hpp"
+#include "stages/data/hdf5/shard_stages.hpp"
+
+namespace gp {
+namespace {
+
+constexpr std::size_t kShownReasons = 10;
+
+std::vector<std::string> split_lines(const std::string& text) {
+  std::vector<std::string> lines;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t end = std::min(text.find('\n', at), text.size());
+    if (end > at) lines.push_back(text.substr(at, end - at));
+    at = end + 1;
+  }
+  return lines;
+}
+
+std::string decimal(double value, int digits) {
+  char text[64];
+  std::snprintf(text, sizeof text, "%.*f", digits, value);
+  return text;
+}
+
+std::string minutes(double seconds) {
+  const auto whole = static_cast<long>(seconds + 0.5);
+  char text[64];
+  std::snprintf(text, sizeof text, "%ld:%02ld", whole / 60, whole % 60);
+  return text;
+}
+
+class ShardSink : public EndStage {
+ public:
+  ShardSink(std::filesystem::path root, int images_per_shard, bool rebuild)
+      : root_(std::move(root)), images_per_shard_(images_per_shard), rebuild_(rebuild) {}
+
+  void run(EndContext& context) override {
+    if (!context.stream.shape.fixed()) {
+      throw ConfigError(
+          "sink.shards: the images have different sizes, a shard holds one size; put an "
+          "image.resize before it");
+    }
+    if (context.max_steps != 0) {
+      throw ConfigError(
+          "sink.shards: --max-steps would make a part of the data look like all of it; use a "
+          "smaller split instead");
+    }
+    const ShardSetSpec spec = make_spec(context);
+    const FolderLock lock(root_);
+    if (!rebuild_ && nothing_to_do(spec, context.log)) return;
+    write(spec, context);
+  }
+
+ private:
+  ShardSetSpec make_spec(const EndContext& context) const {
+    ShardSetSpec spec;
+    spec.shape = context.stream.shape;
+    spec.class_names = context.stream.class_names;
+    spec.source_digest = context.stream.data_digest;
+    spec.images_per_shard = images_per_shard_;
+    spec.expected_images = context.stream.source_size;
+    // Of this stage only what decides on the bytes: not whether they are to be made again.
+    for (std::string& line : split_lines(context.run.preprocessing)) {
+      if (!line.starts_with("sink.shards")) spec.preprocessing.push_back(std::move(line));
+    }
+    spec.preprocessing.push_back(
+        "sink.shards {images_per_shard: " + std::to_string(images_per_shard_) + "}");
+    return spec;
+  }
+
+  /// Whether the folder holds the result already. Throws where it holds another one.
+  bool nothing_to_do(const ShardSetSpec& spec, Log& log) const {
+    const ShardSetState state = inspect_shards(root_, spec);
+    if (!state.difference.empty()) {
+      std::string lines;
+      for (const std::string& line : state.difference) lines += "\n  " + line;
+      throw ConfigError(root_.string() +
+                        ": holds shards that were made otherwise (- then, + now):" + lines +
+                        "\n  Choose another root, or replace them: gan-prep build CONFIG "
+                        "--rebuild");
+    }
+    if (!state.damage.empty()) {
+      log.warn(root_.string() + ": " + state.damage + "; writing all shards again");
+    }
+    if (!state.finished) return false;
+    log.info(root_.string() + ": up to date, " + std::to_string(state.finished->images) +
+             " images in " + std::to_string(state.finished->shards.size()) +
+             " shards; nothing to do (--rebuild writes them again)");
+    return true;
+  }
+
+  void write(const ShardSetSpec& spec, EndContext& context) const {
+    const auto start = std::chrono::steady_clock::now();
+    const auto elapsed = [&] {
+      return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    };
+    ShardSetWriter writer(root_, spec);
+    std::map<std::string, std::uint64_t> reasons;  // "stage: reason"
+    EpochCounts counts;
+    bool complete = false;
+    while (!complete) {
+      if (context.stop.stop_requested()) return interrupted(context.log);
+      const std::shared_ptr<const Batch> batch = context.batches.next();
+      if (batch == nullptr) {
+        if (context.stop.stop_requested()) return interrupted(context.log);
+        throw RunError("sink.shards: the stream ended before the epoch did");
+      }
+      const std::size_t bytes = static_cast<std::size_t>(batch->count) * spec.shape.bytes();
+      if (batch->count > 0) writer.append({batch->pixels.get(), bytes}, batch->keys, batch->labels);
+      for (const Reject& reject : batch->rejects) {
+        writer.reject(reject);
+        ++reasons[reject.stage + ": " + reject.reason];
+      }
+      counts = batch->counts;
+      complete = batch->end_of_epoch;
+      const double done = static_cast<double>(std::max<std::uint64_t>(counts.read, 1));
+      const double rest = static_cast<double>(spec.expected_images) - done;
+      context.log.progress("shards: " + std::to_string(counts.read) + "/" +
+                           std::to_string(spec.expected_images) + " images, " +
+                           std::to_string(counts.rejected) + " rejected, " +
+                           decimal(done / std::max(elapsed(), 1e-9), 0) + " images/s, ETA " +
+                           minutes(std::max(rest, 0.0) * elapsed() / done));
+    }
+    if (!counts.balanced() || counts.dropped_last != 0 || writer.images() != counts.batched) {
+      throw RunError("sink.shards: images got lost: read " + std::to_string(counts.read) +
+                     ", written " + std::to_string(writer.images()) + ", rejected " +
+                     std::to_string(counts.rejected) + ", dropped " +
+                     std::to_string(counts.dropped_by_stage + counts.dropped_last));
+    }
+    report(writer.finish(counts.read), reasons, elapsed(), context.log);
+  }
+
+  void interrupted(Log& log) const {
+    log.info(root_.string() +
+             ": interrupted, the shards are not complete; run the same command "
+             "again");
+  }
+
+  void report(const Manifest& manifest, const std::map<std::string, std::uint64_t>& reasons,
+              double seconds, Log& log) const {
+    log.info(
+        root_.string() + ": read " + std::to_string(manifest.read) + ", written " +
+        std::to_string(manifest.images) + " images in " + std::to_string(manifest.shards.size()) +
+        " shards (" + decimal(static_cast<double>(manifest.shard_bytes()) / 1e6, 1) +
+        " MB), rejected " + std::to_string(manifest.total_rejected()) + ", dropped " +
+        std::to_string(manifest.total_dropped()) + "; " + decimal(seconds, 1) + " s, " +
+        decimal(static_cast<double>(manifest.read) / std::max(seconds, 1e-9), 0) + " images/s");
+    std::vector<std::pair<std::uint64_t, std::string>> worst;
+    for (const auto& [reason, count] : reasons) worst.emplace_back(count, reason);
+    std::stable_sort(worst.begin(), worst.end(),
+                     [](const auto& a, const auto& b) { return a.first > b.first; });
+    for (std::size_t i = 0; i < std::min(worst.size(), kShownReasons); ++i) {
+      log.info("  " + std::to_string(worst[i].first) + " x " + worst[i].second);
+    }
+    if (worst.size() > kShownReasons) {
+      log.info("  and " + std::to_string(worst.size() - kShownReasons) + " other reasons");
+    }
+    if (!worst.empty()) log.info("  one by one in " + (root_ / kRejectsFile).string());
+  }
+
+  std::filesystem::path root_;
+  int images_per_shard_;
+  bool rebuild_;
+};
+
+}  // namespace
+
+StageInfo sink_shards_info() {
+  StageInfo info;
+  info.name = "sink.shards";
+  info.doc =
+      "Writes the images as HDF5 shards with checksums; reads back by source.shards and h5py";
+  info.in = Kind::kImage;
+  info.out = Kind::kNothing;
+  info.concurrency = Concurrency::kSerial;
+  info.params.path("root", "folder to write to; one for each split")
+      .integer("images_per_shard", kMaxImagesPerShard, "images in one file", 1, kMaxImagesPerShard)
+      .flag("rebuild", false, "replace shards that are there already (gan-prep build --rebuild)");
+  info.create = [](const Params& params) -> std::unique_ptr<Stage> {
+    return std::make_unique<ShardSink>(params.text("root"),
+                                       static_cast<int>(params.integer("images_per_shard")),
+                                       params.flag("rebuild"));
+  };
+  return info;
+}
+
+}  // namespace gp
