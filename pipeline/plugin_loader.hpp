@@ -27,10 +27,10 @@ class PluginLoader {
 
   /// Names of all plugins on the path (for `inspect`).
   std::vector<std::string> available_plugins() const;
-  /// Files loaded so far, in order, with their SHA-256: for run.json.
+  /// Files loaded so far, in order: for run.json.
   struct Loaded {
     std::string name;
-    std::string version;
+    std::string version;  ///< a plugin's own; of a module its build id
     std::filesystem::path file;
   };
   const std::vector<Loaded>& loaded() const { return loaded_; }

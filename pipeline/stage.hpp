@@ -66,7 +66,7 @@ class StageOutput {
   /// The geometry of the output. Not called: the whole of the new image, or the input's where the
   /// stage passes it through.
   virtual void set_geometry(const Geometry& geometry) = 0;
-  /// The sample leaves the pipeline on purpose (counted apart from errors).
+  /// The sample leaves the pipeline on purpose (counted apart from errors). May follow image().
   virtual void drop(std::string reason) = 0;
   /// Counts an event worth knowing at the end, such as "CMYK converted".
   virtual void count(const std::string& event) = 0;

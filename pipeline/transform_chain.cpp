@@ -77,7 +77,8 @@ class TransformChain::Output : public StageOutput {
     has_geometry_ = true;
   }
   void drop(std::string reason) override {
-    answer_with(Answer::kDrop);
+    if (answer_ != Answer::kImage) answer_with(Answer::kDrop);
+    answer_ = Answer::kDrop;
     reason_ = std::move(reason);
   }
   void count(const std::string& event) override { events_.add(event); }
