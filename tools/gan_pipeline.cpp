@@ -1,0 +1,303 @@
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "pipeline/build_id.hpp"
+#include "pipeline/config.hpp"
+#include "pipeline/error.hpp"
+#include "pipeline/graph_builder.hpp"
+#include "pipeline/runner.hpp"
+#include "stages/common/png.hpp"
+#include "tools/options.hpp"
+
+namespace gp {
+namespace {
+
+namespace fs = std::filesystem;
+namespace po = boost::program_options;
+using Json = nlohmann::json;
+
+void add_device_options(Options& options) {
+  options.add()("device", po::value<std::string>()->value_name("D"), "auto, cpu, cuda or cuda:N")(
+      "threads", po::value<int>()->value_name("N"), "thread budget of the run");
+}
+
+/// --set, plus --device and --threads as what they are short for.
+std::vector<std::string> overrides(const Options& options) {
+  std::vector<std::string> result = options.list("set");
+  if (options.has("device")) result.push_back("run.device=" + options.get<std::string>("device"));
+  if (options.has("threads")) {
+    result.push_back("run.threads=" + std::to_string(options.get<int>("threads")));
+  }
+  return result;
+}
+
+std::unique_ptr<LoadedConfig> load(const Options& options, const fs::path& config) {
+  return LoadedConfig::load(config, overrides(options), options.paths("plugin-path"));
+}
+
+int run(const std::vector<std::string>& arguments) {
+  Options options("gan-pipeline run CONFIG [options]",
+                  "Trains: reads the configuration, checks all of it, then streams the data into\n"
+                  "its last stages. Everything it makes goes to a new run directory.");
+  options.positional("CONFIG").with_config_options();
+  add_device_options(options);
+  options.add()("out", po::value<std::string>()->default_value("runs")->value_name("DIR"),
+                "parent of the run directory")(
+      "dry-run", "load and check everything, take one sample through every stage, and stop")(
+      "max-steps", po::value<std::int64_t>()->value_name("N"), "stop training after N steps");
+  if (!options.parse(arguments)) return 0;
+  const std::int64_t max_steps = options.get_or<std::int64_t>("max-steps", 0);
+  if (options.has("max-steps") && max_steps < 1) {
+    throw ConfigError("--max-steps " + std::to_string(max_steps) + ": expected 1 or more");
+  }
+  const StopOnSignal signals;
+  const auto loaded = load(options, options.get<std::string>("CONFIG"));
+  if (options.has("dry-run")) {
+    std::cout << dry_run(*loaded);
+    return 0;
+  }
+  Log log;
+  RunRequest request;
+  request.out = options.get<std::string>("out");
+  request.max_steps = static_cast<std::uint64_t>(max_steps);
+  request.stop = signals.token();
+  const fs::path directory = run_pipeline(*loaded, request, log);
+  std::cout << directory.string() << '\n';
+  return 0;
+}
+
+int validate(const std::vector<std::string>& arguments) {
+  Options options("gan-pipeline validate CONFIG [options]",
+                  "Checks a configuration without opening its data; prints every error at once.");
+  options.positional("CONFIG").with_config_options();
+  if (!options.parse(arguments)) return 0;
+  const auto loaded = load(options, options.get<std::string>("CONFIG"));
+  std::cout << loaded->config.path.string() << ": valid, " << loaded->config.stages.size()
+            << " stages\n";
+  return 0;
+}
+
+int inspect(const std::vector<std::string>& arguments) {
+  Options options("gan-pipeline inspect [STAGE] [options]",
+                  "Lists every stage that can be used, or tells all about one.");
+  options.positional("STAGE", false).with_config_options();
+  options.add()("json", "machine-readable");
+  if (!options.parse(arguments)) return 0;
+  StageRegistry registry;
+  registry.add(batch_stage_info());
+  PluginLoader loader(options.paths("plugin-path"));
+  const std::string name = options.get_or<std::string>("STAGE", "");
+  // One stage is looked for where it would be, so that data stages do not load libtorch.
+  loader.load_modules_for(
+      name.empty() ? std::vector<std::string>{"source.", "train."} : std::vector<std::string>{name},
+      registry);
+  if (registry.find(name) == nullptr) {
+    for (const std::string& plugin : loader.available_plugins()) {
+      loader.load_plugin(plugin, registry);
+    }
+  }
+  const StageInfo* info = registry.find(name);
+  if (!name.empty() && info == nullptr) {
+    std::vector<std::string> names;
+    for (const StageInfo* known : registry.list()) names.push_back(known->name);
+    const std::string near = nearest_name(name, names);
+    throw ConfigError("no stage is called '" + name + "'" +
+                      (near.empty() ? "" : "; did you mean '" + near + "'?") +
+                      " `gan-pipeline inspect` lists all of them.");
+  }
+  if (options.has("json")) {
+    std::cout << describe_json(registry, info) << '\n';
+  } else {
+    std::cout << (info != nullptr ? describe_stage(*info) : describe_stages(registry));
+  }
+  return 0;
+}
+
+int graph(const std::vector<std::string>& arguments) {
+  Options options("gan-pipeline graph CONFIG [--format dot|mermaid]",
+                  "Prints the graph of a configuration.");
+  options.positional("CONFIG").with_config_options();
+  options.add()("format", po::value<std::string>()->default_value("dot")->value_name("F"),
+                "dot (Graphviz) or mermaid");
+  if (!options.parse(arguments)) return 0;
+  const std::string format = options.get<std::string>("format");
+  if (format != "dot" && format != "mermaid") {
+    throw ConfigError("--format " + format + ": expected dot or mermaid");
+  }
+  const auto loaded = load(options, options.get<std::string>("CONFIG"));
+  std::cout << (format == "dot" ? graph_to_dot(loaded->config) : graph_to_mermaid(loaded->config));
+  return 0;
+}
+
+/// The run directory that a run or a checkpoint inside it belongs to.
+fs::path run_directory_of(const fs::path& path) {
+  for (fs::path directory = fs::absolute(path).lexically_normal(); directory.has_relative_path();
+       directory = directory.parent_path()) {
+    if (fs::is_regular_file(directory / "config.yaml")) return directory;
+  }
+  throw DataError(path.string() +
+                  ": is neither a run directory nor a checkpoint in one (no config.yaml found); "
+                  "expected a folder such as runs/00000-aircraft");
+}
+
+std::string accuracy_text(const Json& value) {
+  if (!value.is_number()) return value.dump();
+  char text[32];
+  std::snprintf(text, sizeof text, "%.4f", value.get<double>());
+  return text;
+}
+
+int evaluate(const std::vector<std::string>& arguments) {
+  Options options("gan-pipeline evaluate RUN_DIR|CHECKPOINT [options]",
+                  "Measures a trained state as the run's evaluate stage does: the newest\n"
+                  "checkpoint of a run, or the one that is given.");
+  options.positional("RUN").with_config_options();
+  add_device_options(options);
+  options.add()("extractor", po::value<std::string>()->value_name("NAME"),
+                "feature extractor of the distance")(
+      "weights", po::value<std::string>()->value_name("FILE"), "its weights (safetensors)")(
+      "json", "print the record as JSON");
+  if (!options.parse(arguments)) return 0;
+  const StopOnSignal signals;
+  const fs::path path = options.get<std::string>("RUN");
+  const fs::path directory = run_directory_of(path);
+
+  std::vector<std::string> changes = overrides(options);
+  const ConfigFile file = ConfigFile::read(directory / "config.yaml");
+  for (const std::string& use : file.stage_names()) {
+    if (use.rfind("evaluate.", 0) != 0) continue;
+    for (const char* name : {"extractor", "weights"}) {
+      if (options.has(name)) {
+        changes.push_back("stages." + use + "." + name + "=" + options.get<std::string>(name));
+      }
+    }
+  }
+  const auto loaded =
+      LoadedConfig::load(directory / "config.yaml", changes, options.paths("plugin-path"));
+  Pipeline pipeline(loaded->config);
+  auto* trainer = dynamic_cast<TrainStage*>(pipeline.end());
+  if (trainer == nullptr) throw DataError(directory.string() + ": the run has no train.* stage");
+  if (pipeline.evaluators().empty()) {
+    throw ConfigError((directory / "config.yaml").string() +
+                      ": has no evaluate.* stage; add one to its stages, e.g. `- {use: "
+                      "evaluate.quality}`");
+  }
+  const ThreadSplit threads =
+      split_threads(loaded->config.run.threads, false, uses_gpu(loaded->config.run.device));
+  pipeline.set_evaluation_threads(threads.data);
+  Log log;
+  log.set_quiet(options.has("json"));
+  const RunInfo run = make_run_info(pipeline, threads.end, {});
+  const std::unique_ptr<Snapshot> snapshot = trainer->load_snapshot(run, path);
+  for (const Pipeline::Evaluator& evaluator : pipeline.evaluators()) {
+    EvaluateContext context{run, pipeline, log, signals.token()};
+    const std::string record = evaluator.stage->evaluate(*snapshot, context);
+    if (signals.token().stop_requested()) throw InterruptedError("stopped on request");
+    if (options.has("json")) {
+      std::cout << record << '\n';
+      continue;
+    }
+    const Json json = Json::parse(record);
+    std::cout << evaluator.address << " at step " << snapshot->step() << '\n';
+    for (const char* part : {"metrics", "accuracy"}) {
+      if (!json.contains(part)) continue;
+      for (const auto& [name, value] : json[part].items()) {
+        std::cout << "  " << name << ": " << accuracy_text(value) << '\n';
+      }
+    }
+  }
+  return 0;
+}
+
+/// "3x8" as rows and columns.
+std::pair<int, int> parse_grid(const std::string& text) {
+  int rows = 0;
+  int columns = 0;
+  char rest = 0;
+  if (std::sscanf(text.c_str(), "%dx%d%c", &rows, &columns, &rest) != 2 || rows < 1 ||
+      columns < 1 || rows > 1000 || columns > 1000) {
+    throw ConfigError("--grid " + text + ": expected ROWSxCOLUMNS, e.g. 4x8");
+  }
+  return {rows, columns};
+}
+
+int sample(const std::vector<std::string>& arguments) {
+  Options options("gan-pipeline sample CHECKPOINT|RUN_DIR --out FILE|DIR [options]",
+                  "Draws images from a trained generator: a grid in one PNG, or single PNGs.");
+  options.positional("CHECKPOINT");
+  options.add()("out", po::value<std::string>()->value_name("F"),
+                "the PNG of the grid, or with --count the folder of the PNGs")(
+      "grid", po::value<std::string>()->value_name("RxC"), "rows and columns (default 4x8)")(
+      "count", po::value<int>()->value_name("N"), "single images instead of a grid")(
+      "seed", po::value<std::uint64_t>()->default_value(0)->value_name("S"),
+      "which images: the same seed draws the same ones")(
+      "device", po::value<std::string>()->default_value("auto")->value_name("D"),
+      "auto, cpu, cuda or cuda:N");
+  if (!options.parse(arguments)) return 0;
+  if (!options.has("out")) throw ConfigError("missing --out FILE");
+  if (options.has("grid") && options.has("count")) {
+    throw ConfigError("--grid and --count exclude each other: a grid is one file");
+  }
+  StageRegistry registry;
+  PluginLoader loader;
+  loader.load_module("torch", registry);
+  const StageInfo* info = registry.find("train.dcgan");
+  const auto stage = info->create(make_params(info->params));
+  RunInfo run;
+  run.device = options.get<std::string>("device");
+  run.threads = split_threads(0, false, uses_gpu(run.device)).end;
+  const auto snapshot =
+      dynamic_cast<TrainStage&>(*stage).load_snapshot(run, options.get<std::string>("CHECKPOINT"));
+  const auto seed = options.get<std::uint64_t>("seed");
+  const ImageShape shape = snapshot->shape();
+  const fs::path out = options.get<std::string>("out");
+
+  if (!options.has("count")) {
+    const auto [rows, columns] = parse_grid(options.get_or<std::string>("grid", "4x8"));
+    const auto images = snapshot->generate(seed, 0, rows * columns);
+    write_png(out, make_grid(images.data(), shape, rows * columns, columns).view());
+    std::cout << out.string() << '\n';
+    return 0;
+  }
+  const int count = options.get<int>("count");
+  if (count < 1) throw ConfigError("--count " + std::to_string(count) + ": expected 1 or more");
+  std::error_code error;
+  fs::create_directories(out, error);
+  if (error) throw RunError(out.string() + ": cannot make the folder: " + error.message());
+  constexpr int kAtATime = 64;
+  for (int first = 0; first < count; first += kAtATime) {
+    const int now = std::min(kAtATime, count - first);
+    const auto images = snapshot->generate(seed, static_cast<std::uint64_t>(first), now);
+    for (int i = 0; i < now; ++i) {
+      char name[32];
+      std::snprintf(name, sizeof name, "%06d.png", first + i);
+      write_png(out / name, {images.data() + i * shape.bytes(), shape.height, shape.width,
+                             static_cast<std::ptrdiff_t>(shape.width) * kChannels});
+    }
+  }
+  std::cout << out.string() << '\n';
+  return 0;
+}
+
+int version(const std::vector<std::string>& /*arguments*/) {
+  std::cout << GP_BUILD_ID << '\n';
+  return 0;
+}
+
+}  // namespace
+}  // namespace gp
+
+int main(int argc, char** argv) {
+  return gp::run_command("gan-pipeline", "Trains GANs on image collections.",
+                         {{"run", "train: CONFIG [--set K=V].. [--out DIR] [--dry-run]", gp::run},
+                          {"validate", "check a configuration", gp::validate},
+                          {"inspect", "list stages, or tell all about one", gp::inspect},
+                          {"graph", "print the graph of a configuration", gp::graph},
+                          {"evaluate", "measure a trained state", gp::evaluate},
+                          {"sample", "draw images from a trained state", gp::sample},
+                          {"version", "version, compiler and headers", gp::version}},
+                         argc, argv);
+}
