@@ -6,6 +6,8 @@ namespace gp {
 
 // The stages of the module "data", one function each, beside their implementation.
 
+StageInfo image_decode_info();
 StageInfo image_crop_info();
+StageInfo image_resize_info();
 
 }  // namespace gp

@@ -1,0 +1,87 @@
+#include <limits>
+#include <opencv2/core.hpp>
+#include <opencv2/core/utils/logger.hpp>
+#include <opencv2/imgcodecs.hpp>
+
+#include "pipeline/error.hpp"
+#include "stages/data/decode.hpp"
+#include "stages/data/exif.hpp"
+#include "stages/data/raster_header.hpp"
+
+namespace gp {
+namespace {
+
+RasterHeader read_header(ImageFormat format, std::span<const std::uint8_t> bytes) {
+  switch (format) {
+    case ImageFormat::kWebp:
+      return read_webp_header(bytes);
+    case ImageFormat::kBmp:
+      return read_bmp_header(bytes);
+    case ImageFormat::kTiff:
+      return read_tiff_header(bytes);
+    default:
+      throw std::logic_error(to_string(format) + " does not go through OpenCV");
+  }
+}
+
+cv::Mat decode(ImageFormat format, std::span<const std::uint8_t> bytes) {
+  if (bytes.size() > static_cast<std::size_t>(std::numeric_limits<int>::max())) {
+    throw SampleError(to_string(format) + ": a file above 2 GB");
+  }
+  // imdecode() only reads, but there is no Mat of constant bytes.
+  const cv::Mat input(1, static_cast<int>(bytes.size()), CV_8UC1,
+                      const_cast<std::uint8_t*>(bytes.data()));
+  cv::Mat pixels;
+  try {
+    pixels = cv::imdecode(input, cv::IMREAD_COLOR | cv::IMREAD_IGNORE_ORIENTATION);
+  } catch (const cv::Exception& error) {
+    throw SampleError(to_string(format) + ": " + error.err);
+  }
+  // What went wrong is known to OpenCV's log only.
+  if (pixels.empty()) throw SampleError(to_string(format) + ": the data is damaged or incomplete");
+  if (pixels.type() != CV_8UC3) throw SampleError(to_string(format) + ": not decoded to 8 bits");
+  return pixels;
+}
+
+void bgr_to_rgb(const std::uint8_t* in, int width, std::uint8_t* out) {
+  for (int x = 0; x < width; ++x, in += kChannels, out += kChannels) {
+    out[0] = in[2];
+    out[1] = in[1];
+    out[2] = in[0];
+  }
+}
+
+}  // namespace
+
+void configure_opencv() {
+  cv::setNumThreads(0);
+  cv::utils::logging::setLogLevel(cv::utils::logging::LOG_LEVEL_SILENT);
+}
+
+Geometry decode_with_opencv(ImageFormat format, std::span<const std::uint8_t> bytes,
+                            const DecodeOptions& options, DecodeTarget& target) {
+  const RasterHeader header = read_header(format, bytes);
+  check_image_size(header.width, header.height, options);
+  if (format == ImageFormat::kTiff) {
+    check_image_size(header.block_width, header.block_height, options);
+  }
+  const cv::Mat pixels = decode(format, bytes);
+
+  // OpenCV turns TIFF upright itself, whatever the flags say.
+  const Orientation to_do =
+      format == ImageFormat::kTiff ? Orientation::kNormal : header.orientation;
+  const ImageShape stored{pixels.rows, pixels.cols};
+  const bool swapped = swaps_axes(to_do);
+  const ImageView out = swapped ? target.image(stored.width, stored.height)
+                                : target.image(stored.height, stored.width);
+  std::vector<std::uint8_t> row(static_cast<std::size_t>(stored.width) * kChannels);
+  for (int y = 0; y < stored.height; ++y) {
+    bgr_to_rgb(pixels.ptr(y), stored.width, row.data());
+    place_row(row.data(), y, stored, to_do, out);
+  }
+  for (const std::string& conversion : header.conversions) target.count(conversion);
+  if (header.orientation != Orientation::kNormal) target.count("orientation applied");
+  return Geometry::whole(out.shape());
+}
+
+}  // namespace gp

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "stages/data/exif.hpp"
+#include "stages/data/format.hpp"
+
+namespace gp {
+
+/// What a WebP, BMP or TIFF file says of itself: enough to refuse it before a decoder takes memory
+/// for it or misreads it.
+struct RasterHeader {
+  std::uint64_t width = 0;   ///< as stored, pixels
+  std::uint64_t height = 0;  ///< as stored, pixels
+  /// Pixels of the largest piece that is decoded at once, where it may exceed the image.
+  std::uint64_t block_width = 0;
+  std::uint64_t block_height = 0;
+  Orientation orientation = Orientation::kNormal;
+  std::vector<std::string> conversions;  ///< see DecodeTarget::count
+};
+
+/// Throws SampleError when the header is broken, or asks for what OpenCV 4.6 cannot read or reads
+/// wrongly, or when the data that it points to lies outside of the file.
+RasterHeader read_webp_header(std::span<const std::uint8_t> bytes);
+RasterHeader read_bmp_header(std::span<const std::uint8_t> bytes);
+RasterHeader read_tiff_header(std::span<const std::uint8_t> bytes);
+
+}  // namespace gp
