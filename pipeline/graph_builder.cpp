@@ -115,6 +115,20 @@ Pipeline::Pipeline(Config config) : config_(std::move(config)) {
       }
     }
   }
+  if (const auto* trainer = dynamic_cast<const TrainStage*>(end_.get())) {
+    for (const Phase& phase : trainer->schedule()) {
+      const StageOverrides overrides = for_stages(phase.overrides);
+      PreparedPhase prepared{phase.images, batch_size_, make_data_path(overrides, false)};
+      for (const StageConfig& stage : config_.stages) {
+        const auto found = overrides.find(stage.address);
+        if (stage.use != "batch" || found == overrides.end()) continue;
+        const Params params =
+            override_params(stage, found->second, "schedule of '" + end_address_ + "'");
+        prepared.batch_size = static_cast<int>(params.integer("size"));
+      }
+      phases_.push_back(std::move(prepared));
+    }
+  }
   if (!keep_last_ && end_ && data_.order->size() < static_cast<std::uint64_t>(batch_size_)) {
     throw DataError("the source has " + std::to_string(data_.order->size()) +
                     " samples, fewer than one batch of " + std::to_string(batch_size_) +
@@ -122,29 +136,53 @@ Pipeline::Pipeline(Config config) : config_(std::move(config)) {
   }
 }
 
-DataPath Pipeline::make_data_path(const std::map<std::string, std::string>& overrides,
-                                  bool for_evaluation) const {
+StageOverrides Pipeline::for_source(const std::map<std::string, std::string>& overrides) const {
+  return {{config_.stages.front().address, overrides}};
+}
+
+StageOverrides Pipeline::for_stages(const std::map<std::string, std::string>& overrides) const {
+  StageOverrides result;
+  for (const auto& [key, value] : overrides) {
+    const std::size_t dot = key.rfind('.');
+    const std::string address = key.substr(0, dot);
+    const bool known = dot != std::string::npos &&
+                       std::any_of(config_.stages.begin(), config_.stages.end(),
+                                   [&](const StageConfig& s) { return s.address == address; });
+    if (!known) {
+      throw ConfigError("schedule of '" + end_address_ + "': '" + key +
+                        "' is no parameter of a stage; expected e.g. image.resize.size");
+    }
+    result[address][key.substr(dot + 1)] = value;
+  }
+  return result;
+}
+
+DataPath Pipeline::make_data_path(const StageOverrides& overrides, bool for_evaluation) const {
+  double fraction = 0;
+  const auto params_of = [&](const StageConfig& stage) {
+    const auto found = overrides.find(stage.address);
+    if (found == overrides.end()) return stage.params;
+    std::map<std::string, std::string> values = found->second;
+    if (const auto share = values.find(kFraction); share != values.end()) {
+      fraction = parse_fraction(share->second, stage.mark.text());
+      values.erase(share);
+    }
+    return override_params(stage, values, "override of " + stage.mark.text());
+  };
+
   DataPath path;
   const StageConfig& source = config_.stages.front();
-  std::map<std::string, std::string> source_overrides = overrides;
-  double fraction = 0;
-  if (const auto found = overrides.find(kFraction); found != overrides.end()) {
-    fraction = parse_fraction(found->second, "held_out");
-    source_overrides.erase(kFraction);
-  }
-  const Params params =
-      source_overrides.empty()
-          ? source.params
-          : override_params(source, source_overrides, "evaluation of " + source.mark.text());
-  path.source = make_stage<SourceStage>(source, params);
-  std::string recipe = portable_params(source, params) + "\n";
+  const Params source_params = params_of(source);
+  path.source = make_stage<SourceStage>(source, source_params);
+  std::string recipe = portable_params(source, source_params) + "\n";
 
   std::vector<TransformChain::Link> links;
   for (const StageConfig& stage : config_.stages) {
     if (!is_transform(*stage.info) || (for_evaluation && stage.info->random)) continue;
-    path.transforms.push_back(make_stage<TransformStage>(stage, stage.params));
+    const Params params = params_of(stage);
+    path.transforms.push_back(make_stage<TransformStage>(stage, params));
     links.push_back({stage.address, path.transforms.back().get(), stage.info});
-    recipe += portable_params(stage, stage.params) + "\n";
+    recipe += portable_params(stage, params) + "\n";
   }
   SizeDemand demand;
   for (auto stage = path.transforms.rbegin(); stage != path.transforms.rend(); ++stage) {
@@ -162,25 +200,73 @@ DataPath Pipeline::make_data_path(const std::map<std::string, std::string>& over
     keep = [share = held_out_fraction_](std::uint64_t key) { return !is_held_out(key, share); };
     recipe += "without held out: " + std::to_string(held_out_fraction_) + "\n";
   }
-  const bool shuffle = !for_evaluation && std::any_of(config_.stages.begin(), config_.stages.end(),
-                                                      [](const StageConfig& stage) {
-                                                        return stage.info->out == Kind::kSnapshot;
-                                                      });
-  path.order = std::make_shared<SampleOrder>(*path.source, config_.seed, shuffle, keep);
+  const bool trains =
+      std::any_of(config_.stages.begin(), config_.stages.end(),
+                  [](const StageConfig& stage) { return stage.info->out == Kind::kSnapshot; });
+  path.order =
+      std::make_shared<SampleOrder>(*path.source, config_.seed, trains && !for_evaluation, keep);
   path.digest = sha256_hex(path.source->digest() + "\n" + recipe);
   return path;
 }
 
-std::unique_ptr<GraphStream> Pipeline::open_stream(int threads, StreamPosition start,
-                                                   std::uint32_t epochs) const {
+/// One graph for each phase of the schedule; the next one starts where the last batch of the one
+/// before ended, so no sample is lost or trained twice.
+class Pipeline::PhasedStream : public BatchStream {
+ public:
+  PhasedStream(const std::vector<PreparedPhase>& phases, GraphOptions options)
+      : phases_(phases), options_(options) {
+    open();
+  }
+  std::shared_ptr<const Batch> next() override {
+    if (phase_ + 1 < phases_.size() && images_ >= phases_[phase_].images) {
+      waited_ += stream_->seconds_waited();
+      stream_.reset();  // drains: what was in flight is read again by the next graph
+      ++phase_;
+      images_ = 0;
+      open();
+    }
+    std::shared_ptr<const Batch> batch = stream_->next();
+    if (batch) {
+      images_ += static_cast<std::uint64_t>(batch->count);
+      if (batch->count > 0) options_.start = {batch->epoch, batch->next};
+      if (batch->end_of_epoch) options_.start = {batch->epoch + 1, 0};
+    }
+    return batch;
+  }
+  double seconds_waited() const override { return waited_ + stream_->seconds_waited(); }
+
+ private:
+  void open() {
+    const PreparedPhase& phase = phases_[phase_];
+    options_.batch_size = phase.batch_size;
+    options_.max_in_flight = std::max(options_.max_in_flight, phase.batch_size);
+    stream_ = std::make_unique<GraphStream>(*phase.data.source, *phase.data.chain, phase.data.order,
+                                            options_);
+  }
+
+  const std::vector<PreparedPhase>& phases_;
+  GraphOptions options_;
+  std::size_t phase_ = 0;
+  std::uint64_t images_ = 0;
+  double waited_ = 0;
+  std::unique_ptr<GraphStream> stream_;
+};
+
+GraphOptions Pipeline::graph_options(int threads, int batch_size) const {
   GraphOptions options;
   options.threads = threads;
-  options.max_in_flight = std::max(config_.run.max_in_flight, batch_size_);
-  options.epochs = epochs > 0 ? epochs : (end_ ? end_->epochs() : 1);
-  options.start = start;
-  options.batch_size = batch_size_;
-  options.keep_last = keep_last_;
+  options.max_in_flight = std::max(config_.run.max_in_flight, 2 * batch_size);
+  options.batch_size = batch_size;
   options.policy = config_.rejects;
+  return options;
+}
+
+std::unique_ptr<BatchStream> Pipeline::open_stream(int threads, StreamPosition start) const {
+  GraphOptions options = graph_options(threads, batch_size_);
+  options.epochs = end_ ? end_->epochs() : 1;
+  options.start = start;
+  options.keep_last = keep_last_;
+  if (!phases_.empty()) return std::make_unique<PhasedStream>(phases_, options);
   return std::make_unique<GraphStream>(*data_.source, *data_.chain, data_.order, options);
 }
 
@@ -192,18 +278,14 @@ StreamInfo Pipeline::describe(const DataPath& path, int batch_size) const {
 StreamInfo Pipeline::stream_info() const { return describe(data_, batch_size_); }
 
 StreamInfo Pipeline::info(const std::map<std::string, std::string>& overrides) {
-  return describe(make_data_path(overrides, true), 0);
+  return describe(make_data_path(for_source(overrides), true), 0);
 }
 
 std::unique_ptr<BatchStream> Pipeline::open(const std::map<std::string, std::string>& overrides,
                                             int batch_size) {
-  GraphOptions options;
-  options.threads = evaluation_threads_;
-  options.max_in_flight = std::max(config_.run.max_in_flight, 2 * batch_size);
-  options.batch_size = batch_size;
+  GraphOptions options = graph_options(evaluation_threads_, batch_size);
   options.keep_last = true;
-  options.policy = config_.rejects;
-  return std::make_unique<OwningStream>(make_data_path(overrides, true), options);
+  return std::make_unique<OwningStream>(make_data_path(for_source(overrides), true), options);
 }
 
 std::string Pipeline::preprocessing() const {

@@ -32,6 +32,9 @@ struct DataPath {
   std::string digest;  ///< SHA-256 of what it delivers: source, filter, preprocessing
 };
 
+/// Parameters that differ from the configuration: stage address -> parameter -> value.
+using StageOverrides = std::map<std::string, std::map<std::string, std::string>>;
+
 /// The stages of a checked configuration, made and connected. Opens the data (DataError).
 class Pipeline : public StreamFactory {
  public:
@@ -49,9 +52,9 @@ class Pipeline : public StreamFactory {
   const std::vector<Evaluator>& evaluators() const { return evaluators_; }
   bool end_is_sink() const { return end_is_sink_; }
 
-  /// The stream that the end stage reads: shuffled for a trainer, in file order for a sink.
-  std::unique_ptr<GraphStream> open_stream(int threads, StreamPosition start = {},
-                                           std::uint32_t epochs = 0) const;
+  /// The stream that the end stage reads: shuffled for a trainer, in file order for a sink; with
+  /// the trainer's schedule, one graph after the other.
+  std::unique_ptr<BatchStream> open_stream(int threads, StreamPosition start = {}) const;
   StreamInfo stream_info() const;
 
   /// One line a data stage, parameters without paths: the same on every machine.
@@ -65,14 +68,25 @@ class Pipeline : public StreamFactory {
   void set_evaluation_threads(int threads) { evaluation_threads_ = threads; }
 
  private:
-  /// `fraction` in the overrides selects the held-out keys; otherwise training's.
-  DataPath make_data_path(const std::map<std::string, std::string>& overrides,
-                          bool for_evaluation) const;
+  /// `fraction` among the source's overrides selects the held-out keys; otherwise training's.
+  DataPath make_data_path(const StageOverrides& overrides, bool for_evaluation) const;
+  StageOverrides for_source(const std::map<std::string, std::string>& overrides) const;
+  /// "image.resize.size" -> stage "image.resize", parameter "size".
+  StageOverrides for_stages(const std::map<std::string, std::string>& overrides) const;
+  GraphOptions graph_options(int threads, int batch_size) const;
   StreamInfo describe(const DataPath& path, int batch_size) const;
 
   Config config_;
   double held_out_fraction_ = 0;
   DataPath data_;
+  /// The trainer's schedule, made ready before anything runs.
+  struct PreparedPhase {
+    std::uint64_t images = 0;
+    int batch_size = 1;
+    DataPath data;
+  };
+  class PhasedStream;
+  std::vector<PreparedPhase> phases_;
   std::unique_ptr<EndStage> end_;
   std::string end_address_;
   bool end_is_sink_ = false;

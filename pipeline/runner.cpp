@@ -160,7 +160,7 @@ fs::path run_pipeline(const LoadedConfig& loaded, const RunRequest& request, Log
                 : "; '" + pipeline.end_address() + "' on " + std::to_string(threads.end)));
 
   const RunInfo run = make_run_info(pipeline, threads.end, directory);
-  const std::unique_ptr<GraphStream> batches = pipeline.open_stream(threads.data);
+  const std::unique_ptr<BatchStream> batches = pipeline.open_stream(threads.data);
   EndContext context{run, stream, *batches, log, request.stop, request.max_steps, {}};
   context.epoch_done = [&](std::uint32_t epochs_done, bool last,
                            const std::function<std::unique_ptr<Snapshot>()>& make) {

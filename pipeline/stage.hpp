@@ -194,9 +194,19 @@ class EndStage : public Stage {
   virtual int batch_size() const { return 64; }
 };
 
+/// A part of a training schedule, such as one resolution of progressive growing.
+struct Phase {
+  std::uint64_t images = 0;  ///< trained in this phase; the last phase goes on to the end
+  /// Parameters of data stages that differ, e.g. {"image.resize.size": "64", "batch.size": "32"}.
+  std::map<std::string, std::string> overrides;
+};
+
 /// train.*: also knows how to bring a saved state back.
 class TrainStage : public EndStage {
  public:
+  /// Phases in order; none: the data stages stay as the configuration says. The engine checks all
+  /// of them before anything runs, and starts a new graph at each boundary.
+  virtual std::vector<Phase> schedule() const { return {}; }
   virtual std::unique_ptr<Snapshot> load_snapshot(const RunInfo& run,
                                                   const std::filesystem::path& checkpoint) = 0;
 };

@@ -56,7 +56,7 @@ class TransformChain {
 
   /// Called after each stage with its address and its output, for previews and --dry-run.
   using Observer = std::function<void(const std::string& address, const StageInput& output)>;
-  void set_observer(Observer observer) { observer_ = std::move(observer); }
+  void set_observer(Observer observer) { observer_ = std::move(observer); }  ///< before it runs
 
  private:
   class Output;
