@@ -6,6 +6,8 @@ namespace gp {
 
 // The stages of the module "data", one function each, beside their implementation.
 
+StageInfo source_fgvc_info();
+StageInfo source_folder_info();
 StageInfo image_decode_info();
 StageInfo image_crop_info();
 StageInfo image_resize_info();
