@@ -24,6 +24,7 @@ import struct
 import sys
 import tempfile
 import zipfile
+import zlib
 
 # Storage class (before "Storage") or dtype as pickles name it -> (safetensors dtype, bytes of an element)
 DTYPES = {
@@ -33,6 +34,8 @@ DTYPES = {
     "float8_e4m3fn": ("F8_E4M3", 1), "float8_e5m2": ("F8_E5M2", 1),
 }  # fmt: skip
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+# What zipfile and zlib raise on damaged archives
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError, OverflowError)
 MAX_HEADER = 100_000_000  # safetensors' own limit
 
 
@@ -81,8 +84,7 @@ def rebuild_tensor(storage, offset, size, stride, *_, dtype=None):
     size, stride = tuple(size), tuple(stride)
     kind = dtype or storage.kind
     if len(size) != len(stride) or not all(is_count(n) for n in (offset, *size, *stride)):
-        raise Refused(f"a tensor has offset {offset!r}, size {size!r}, stride {stride!r}; expected non-negative integers, "
-                      "as many strides as sizes")
+        raise Refused("offset, size and stride of a tensor are not non-negative integers, as many strides as sizes")
     numel = math.prod(size)
     capacity = storage.numel * storage.kind.itemsize // kind.itemsize
     last = offset + sum((n - 1) * s for n, s in zip(size, stride)) if numel else 0
@@ -135,7 +137,7 @@ class SafeUnpickler(pickle.Unpickler):
     def persistent_load(self, pid):
         if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage" and isinstance(pid[1], StorageType)
                 and isinstance(pid[2], str) and is_count(pid[4])):
-            raise Refused(f"the pickle refers to {str(pid)[:80]!r}; expected a tensor storage")
+            raise Refused("the pickle refers to something outside of it that is no tensor storage")
         if len(pid) > 5 and pid[5] is not None:
             raise Refused("a storage is a view of another one (PyTorch before 0.4); save the file again with a newer PyTorch")
         return self._load_storage(pid[2], pid[1], pid[4])
@@ -147,7 +149,7 @@ def unpickle(file, load_storage=None):
 
     try:
         return SafeUnpickler(file, load_storage or no_storage).load()
-    except (Refused, MemoryError):
+    except Refused:
         raise
     except EOFError:
         raise Refused("the file ends in the middle of a pickle: it is truncated") from None
@@ -159,7 +161,7 @@ def load_zip(file):
     """The format of PyTorch 1.6 and later: NAME/data.pkl and one entry NAME/data/KEY for each storage."""
     try:
         archive = zipfile.ZipFile(file)
-    except zipfile.BadZipFile as error:
+    except ZIP_ERRORS as error:
         raise Refused(f"the zip archive is damaged or truncated ({error})") from None
     with archive:
         pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
@@ -171,11 +173,11 @@ def load_zip(file):
             try:
                 info = archive.getinfo(root + name)
                 if expected_size is not None and info.file_size != expected_size:
-                    raise Refused(f"storage '{name}' has {info.file_size} bytes; its tensors say {expected_size}")
+                    raise Refused(f"entry '{root + name}' has {info.file_size} bytes; its tensors say {expected_size}")
                 return archive.read(info)  # checks the CRC
             except KeyError:
                 raise Refused(f"the zip archive has no entry '{root + name}'") from None
-            except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
+            except ZIP_ERRORS as error:
                 raise Refused(f"entry '{root + name}' of the zip archive is damaged or truncated ({error})") from None
 
         if root + "byteorder" in archive.namelist() and read("byteorder") != b"little":
@@ -192,11 +194,11 @@ def load_zip(file):
 
 def load_legacy(file):
     """Before 1.6: pickles of magic, protocol, machine, object and storage keys; then each storage as int64 count + bytes."""
-    if unpickle(file) != LEGACY_MAGIC:
-        raise Refused("the file is no PyTorch file: neither a zip archive nor the magic number of the older format")
+    if file.getvalue()[:1] != pickle.PROTO or unpickle(file) != LEGACY_MAGIC:
+        raise Refused("this is no PyTorch file: neither a zip archive nor the magic number of the older format")
     protocol = unpickle(file)
     if protocol != 1001:
-        raise Refused(f"the file has format version {str(protocol)[:20]}; expected 1001")
+        raise Refused("the file is of an unknown version of the older format; expected version 1001")
     machine = unpickle(file)
     if not isinstance(machine, dict) or machine.get("little_endian") is not True:
         raise Refused("the file was saved on a big-endian machine; save it again on a little-endian one")
@@ -212,7 +214,7 @@ def load_legacy(file):
     for key in keys:
         storage = storages.get(key) if isinstance(key, str) else None
         if storage is None:
-            raise Refused(f"the file lists a storage {str(key)[:40]!r} that no tensor uses")
+            raise Refused("the file lists a storage that no tensor uses: it is damaged")
         count = file.read(8)
         size = storage.numel * storage.kind.itemsize
         if len(count) == 8 and struct.unpack("<q", count)[0] != storage.numel:
@@ -236,29 +238,35 @@ def select(state, key):
     """The part of a nested checkpoint that --key names, e.g. 'state_dict'."""
     for part in key.split(".") if key else []:
         if not isinstance(state, dict) or part not in state:
-            known = ", ".join(sorted(map(str, state))[:10]) if isinstance(state, dict) else "no dictionary"
+            known = ", ".join(sorted(k for k in state if isinstance(k, str))[:10]) if isinstance(state, dict) else "no dictionary"
             raise Refused(f"--key {key}: '{part}' is not there; found {known}")
         state = state[part]
     return state
 
 
-def flatten(state, prefix=""):
+def flatten(state):
     """{dotted name: Tensor}, refusing every other value."""
     if not isinstance(state, dict):
-        raise Refused(f"{prefix.rstrip('.') or 'the file'} holds a {type(state).__name__.lower()}; expected a dictionary of tensors")
-    tensors = {}
-    for name, value in state.items():
-        if not isinstance(name, str):
-            raise Refused(f"the key {str(name)[:40]!r} is a {type(name).__name__}; expected text")
-        found = {prefix + name: value} if isinstance(value, Tensor) else None
-        if found is None and isinstance(value, dict):
-            found = flatten(value, f"{prefix}{name}.")
-        if found is None:
-            raise Refused(f"'{prefix}{name}' is a {type(value).__name__}, no tensor; choose the part that holds the weights with --key")
-        for full_name in found:
-            if full_name in tensors or full_name == "__metadata__":
-                raise Refused(f"the name '{full_name}' can't be used twice or is reserved")
-        tensors.update(found)
+        raise Refused(f"expected a dictionary of tensors, found an object of type '{type(state).__name__}'")
+    tensors, seen, todo = {}, {id(state)}, [("", state)]
+    while todo:
+        prefix, part = todo.pop()
+        for name, value in part.items():
+            if not isinstance(name, str):
+                raise Refused(f"'{prefix}' has a key of type '{type(name).__name__}'; expected text")
+            full_name = prefix + name
+            if isinstance(value, dict):
+                if id(value) in seen:  # it may even hold itself
+                    raise Refused(f"'{full_name}' is a dictionary that appears twice")
+                seen.add(id(value))
+                todo.append((full_name + ".", value))
+            elif not isinstance(value, Tensor):
+                raise Refused(f"'{full_name}' is no tensor but of type '{type(value).__name__}'; "
+                              "choose the part that holds the weights with --key")
+            elif full_name in tensors or full_name == "__metadata__":
+                raise Refused(f"the name '{full_name}' is there twice, or reserved")
+            else:
+                tensors[full_name] = value
     return tensors
 
 
@@ -307,15 +315,12 @@ def safetensors_bytes(tensors, metadata):
 def convert(source, target, key=""):
     """Converts one file; returns (number of tensors, bytes, SHA-256 of the output). The output appears whole or not at all."""
     with open(source, "rb") as file:
-        digest = hashlib.sha256(file.read()).hexdigest()
-        file.seek(0)
-        is_zip = file.read(4) == b"PK\x03\x04"
-        file.seek(0)
-        state = load_zip(file) if is_zip else load_legacy(file)
+        content = file.read()
+    state = load_zip(io.BytesIO(content)) if content[:4] == b"PK\x03\x04" else load_legacy(io.BytesIO(content))
     tensors = flatten(select(state, key))
     if not tensors:
         raise Refused("the state dict is empty")
-    metadata = {"format": "pt", "source": os.path.basename(source), "source_sha256": digest}
+    metadata = {"format": "pt", "source": os.path.basename(source), "source_sha256": hashlib.sha256(content).hexdigest()}
     result, size = hashlib.sha256(), 0
     handle, temporary = tempfile.mkstemp(prefix=os.path.basename(target) + ".tmp-", dir=os.path.dirname(target) or ".")
     try:
