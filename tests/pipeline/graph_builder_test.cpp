@@ -1,0 +1,308 @@
+#include "pipeline/graph_builder.hpp"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+
+#include "pipeline/files.hpp"
+#include "pipeline/runner.hpp"
+#include "tests/support/fake_stages.hpp"
+
+namespace gp {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::Delivered;
+using testing::drain;
+
+/// What the fake trainer of a test saw and is told to do.
+struct Probe {
+  Delivered trained;
+  std::vector<int> batch_sizes;
+  std::vector<int> widths;
+  std::vector<Phase> schedule;
+  std::vector<std::vector<std::string>> evaluated;
+  std::string run_name;
+};
+
+class Fill : public TransformStage {
+ public:
+  explicit Fill(int size) : size_(size) {}
+  void process(const StageInput& in, Rng&, StageOutput& out) const override {
+    const ImageView image = out.image(size_, size_);
+    for (int y = 0; y < size_; ++y) std::memset(image.row(y), in.image.data[0], size_ * 3UL);
+  }
+  ImageShape output_shape(ImageShape) const override { return {size_, size_}; }
+
+ private:
+  int size_;
+};
+
+class FakeSnapshot : public Snapshot {
+ public:
+  std::uint64_t step() const override { return 1; }
+  std::uint32_t epoch() const override { return 1; }
+  std::uint64_t images() const override { return 1; }
+  ImageShape shape() const override { return {4, 4}; }
+  std::vector<std::uint8_t> generate(std::uint64_t, std::uint64_t, int) override { return {}; }
+  std::vector<float> discriminate(const std::uint8_t*, int) override { return {}; }
+};
+
+class FakeTrainer : public TrainStage {
+ public:
+  FakeTrainer(Probe& probe, std::uint32_t epochs) : probe_(probe), epochs_(epochs) {}
+  void run(EndContext& context) override {
+    probe_.run_name = context.run.name;
+    std::uint32_t done = 0;
+    while (const auto batch = context.batches.next()) {
+      take(*batch, probe_.trained);
+      if (batch->count > 0) {
+        probe_.batch_sizes.push_back(batch->count);
+        probe_.widths.push_back(batch->shape.width);
+      }
+      if (batch->end_of_epoch) {
+        ++done;
+        context.epoch_done(done, done == epochs_, [] { return std::make_unique<FakeSnapshot>(); });
+      }
+      if (context.stop.stop_requested()) return;
+    }
+  }
+  std::uint32_t epochs() const override { return epochs_; }
+  std::vector<Phase> schedule() const override { return probe_.schedule; }
+  std::unique_ptr<Snapshot> load_snapshot(const RunInfo&, const fs::path&) override {
+    return std::make_unique<FakeSnapshot>();
+  }
+
+ private:
+  Probe& probe_;
+  std::uint32_t epochs_;
+};
+
+class FakeEvaluator : public EvaluateStage {
+ public:
+  FakeEvaluator(Probe& probe, const Params& params) : probe_(probe), params_(params) {}
+  bool due(std::uint32_t epochs_done, bool last) const override {
+    return last || epochs_done % 2 == 0;
+  }
+  std::string evaluate(Snapshot&, EvaluateContext& context) override {
+    const auto& overrides = params_.has("held_out") ? params_.overrides("held_out")
+                                                    : std::map<std::string, std::string>{};
+    probe_.evaluated.push_back(drain(*context.streams.open(overrides, 8)).keys);
+    return nlohmann::json{{"n", probe_.evaluated.back().size()}}.dump();
+  }
+
+ private:
+  Probe& probe_;
+  Params params_;
+};
+
+StageInfo stage(std::string name, Kind in, Kind out, ParamSchema params,
+                std::function<std::unique_ptr<Stage>(const Params&)> create) {
+  StageInfo info;
+  info.name = std::move(name);
+  info.doc = "for tests";
+  info.in = in;
+  info.out = out;
+  info.params = std::move(params);
+  info.create = std::move(create);
+  return info;
+}
+
+class GraphBuilder : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    StageRegistry& registry = loaded_.registry;
+    registry.add(batch_stage_info());
+    registry.add(stage("source.fake", Kind::kNothing, Kind::kImage,
+                       ParamSchema().integer("count", 40, "images", 0).integer("bad", -1, "bad"),
+                       [](const Params& p) {
+                         auto source = std::make_unique<testing::FakeSource>(p.integer("count"));
+                         if (p.integer("bad") >= 0)
+                           source->bad_items = {static_cast<std::uint64_t>(p.integer("bad"))};
+                         return source;
+                       }));
+    registry.add(stage("image.fill", Kind::kImage, Kind::kImage,
+                       ParamSchema().integer("size", 4, "side", 1, 64), [](const Params& p) {
+                         return std::make_unique<Fill>(static_cast<int>(p.integer("size")));
+                       }));
+    StageInfo noise = stage("augment.noise", Kind::kImage, Kind::kImage, {}, [](const Params&) {
+      return std::make_unique<testing::FakeTransform>(testing::add_noise);
+    });
+    noise.random = true;
+    registry.add(noise);
+    registry.add(stage("train.fake", Kind::kBatch, Kind::kSnapshot,
+                       ParamSchema().integer("epochs", 2, "epochs", 1), [this](const Params& p) {
+                         return std::make_unique<FakeTrainer>(
+                             probe_, static_cast<std::uint32_t>(p.integer("epochs")));
+                       }));
+    registry.add(
+        stage("evaluate.fake", Kind::kSnapshot, Kind::kNothing,
+              ParamSchema().overrides("held_out", "other source parameters"),
+              [this](const Params& p) { return std::make_unique<FakeEvaluator>(probe_, p); }));
+  }
+
+  void load(const std::string& yaml) {
+    loaded_.config = check_config(ConfigFile::parse(yaml, "test.yaml"), loaded_.registry);
+  }
+  void run(const RunRequest& request = {{}, 0, {}}) {
+    Log log;
+    log.set_quiet(true);
+    directory_ = run_pipeline(loaded_, request, log);
+  }
+
+  Probe probe_;
+  LoadedConfig loaded_;
+  fs::path directory_;
+};
+
+const std::string kStages = R"(
+name: test
+seed: 5
+stages:
+  - {use: source.fake, count: 40}
+  - {use: image.fill, size: 4}
+  - {use: augment.noise}
+  - {use: batch, size: 8}
+)";
+
+TEST_F(GraphBuilder, RunsTheTrainerOverItsEpochs) {
+  load(kStages + "  - {use: train.fake, epochs: 3}\n");
+  run();
+  EXPECT_EQ(probe_.run_name, "test");
+  EXPECT_EQ(probe_.batch_sizes, std::vector<int>(15, 8));
+  EXPECT_EQ(probe_.trained.epochs.size(), 3U);
+}
+
+TEST_F(GraphBuilder, EvaluationSeesFileOrderWithoutRandomStages) {
+  load(kStages + "  - {use: train.fake, epochs: 3}\n  - {use: evaluate.fake}\n");
+  run();
+  ASSERT_EQ(probe_.evaluated.size(), 2U);  // after epoch 2, and after the last
+  ASSERT_EQ(probe_.evaluated[0].size(), 40U);
+  for (int i = 0; i < 40; ++i) {
+    EXPECT_EQ(probe_.evaluated[0][i], "item" + std::to_string(i));
+  }
+  Pipeline pipeline(loaded_.config);
+  const Delivered plain = drain(*pipeline.open({}, 8));
+  EXPECT_EQ(plain.pixels[5 * 48], 5);  // no noise
+  const Delivered fewer = drain(*pipeline.open({{"count", "10"}}, 8));
+  EXPECT_EQ(fewer.keys.size(), 10U);
+  EXPECT_NE(pipeline.info({}).data_digest, pipeline.info({{"count", "10"}}).data_digest);
+  EXPECT_EQ(pipeline.info({{"count", "10"}}).source_size, 10U);
+  EXPECT_THROW(pipeline.info({{"cuont", "10"}}), ConfigError);
+}
+
+TEST_F(GraphBuilder, HeldOutFractionIsLeftOutOfTraining) {
+  load(kStages +
+       "  - {use: train.fake, epochs: 1}\n  - {use: evaluate.fake, held_out: {fraction: 0.3}}\n");
+  run();
+  ASSERT_EQ(probe_.evaluated.size(), 1U);
+  const std::set<std::string> held_out(probe_.evaluated[0].begin(), probe_.evaluated[0].end());
+  EXPECT_GT(held_out.size(), 3U);
+  EXPECT_LT(held_out.size(), 25U);
+  for (const std::string& key : probe_.trained.keys) EXPECT_EQ(held_out.count(key), 0U);
+  EXPECT_EQ(probe_.trained.epochs[0].read + held_out.size(), 40U);
+}
+
+TEST_F(GraphBuilder, ScheduleStartsANewGraphWhereTheLastBatchEnded) {
+  probe_.schedule = {{16, {{"image.fill.size", "2"}, {"batch.size", "4"}}},
+                     {24, {{"image.fill.size", "4"}}},
+                     {0, {{"image.fill.size", "8"}}}};
+  load(kStages + "  - {use: train.fake, epochs: 2}\n");
+  run();
+  const std::vector<int> sizes = {4, 4, 4, 4, 8, 8, 8, 8, 8, 8, 8, 8};
+  EXPECT_EQ(probe_.batch_sizes, sizes);
+  EXPECT_EQ(probe_.widths, (std::vector<int>{2, 2, 2, 2, 4, 4, 4, 8, 8, 8, 8, 8}));
+  // Nothing lost, nothing twice: both epochs hold every key once.
+  for (int epoch = 0; epoch < 2; ++epoch) {
+    const auto begin = probe_.trained.keys.begin() + 40 * epoch;
+    EXPECT_EQ(std::set<std::string>(begin, begin + 40).size(), 40U);
+  }
+  Probe plain;
+  std::swap(probe_.schedule, plain.schedule);
+  const std::vector<std::string> with_phases = probe_.trained.keys;
+  probe_ = {};
+  run();
+  EXPECT_EQ(with_phases, probe_.trained.keys);
+}
+
+TEST_F(GraphBuilder, ScheduleIsCheckedBeforeAnythingRuns) {
+  probe_.schedule = {{16, {}}, {0, {{"image.fill.size", "9999"}}}};
+  load(kStages + "  - {use: train.fake, epochs: 2}\n");
+  EXPECT_THROW(run(), ConfigError);
+  EXPECT_TRUE(probe_.trained.keys.empty());
+  probe_.schedule = {{16, {{"image.nothing.size", "3"}}}};
+  EXPECT_THROW(run(), ConfigError);
+}
+
+TEST_F(GraphBuilder, FewerSamplesThanABatchAreRefused) {
+  load(R"(
+stages:
+  - {use: source.fake, count: 5}
+  - {use: batch, size: 8}
+  - {use: train.fake}
+)");
+  try {
+    run();
+    FAIL() << "nothing was thrown";
+  } catch (const DataError& error) {
+    EXPECT_NE(std::string(error.what()).find("5 samples"), std::string::npos) << error.what();
+  }
+}
+
+TEST_F(GraphBuilder, ARunDirectoryHoldsWhatTheRunWas) {
+  const fs::path parent = fs::temp_directory_path() / ("gp_runs_" + std::to_string(::getpid()));
+  load(kStages + "  - {use: train.fake, epochs: 2}\n  - {use: evaluate.fake}\n");
+  RunRequest request;
+  request.out = parent;
+  run(request);
+  EXPECT_EQ(directory_.filename(), "00000-test");
+  const auto record = nlohmann::json::parse(read_text(directory_ / "run.json"));
+  EXPECT_EQ(record["seed"], 5);
+  EXPECT_EQ(record["data"]["digest"], "fake");
+  EXPECT_EQ(read_text(directory_ / "evaluation.jsonl"), "{\"n\":40}\n");
+  // The resolved configuration runs as it is, with the same batches.
+  const auto keys = probe_.trained.keys;
+  probe_ = {};
+  load(read_text(directory_ / "config.yaml"));
+  run(request);
+  EXPECT_EQ(directory_.filename(), "00001-test");
+  EXPECT_EQ(probe_.trained.keys, keys);
+  fs::remove_all(parent);
+}
+
+TEST_F(GraphBuilder, AStopEndsAsInterrupted) {
+  load(kStages + "  - {use: train.fake, epochs: 1000}\n");
+  std::stop_source stop;
+  stop.request_stop();
+  EXPECT_THROW(run({{}, 0, stop.get_token()}), InterruptedError);
+  EXPECT_LE(probe_.trained.batches, 1);
+}
+
+TEST_F(GraphBuilder, DryRunTakesOneSampleThrough) {
+  load(kStages + "  - {use: train.fake}\n");
+  const std::string text = dry_run(loaded_);
+  EXPECT_NE(text.find("image.fill: 4x4"), std::string::npos) << text;
+  EXPECT_NE(text.find("augment.noise: 4x4"), std::string::npos) << text;
+  EXPECT_NE(text.find("use: source.fake"), std::string::npos) << text;
+  EXPECT_TRUE(probe_.trained.keys.empty());
+}
+
+TEST_F(GraphBuilder, DrawsTheGraph) {
+  load(kStages + "  - {use: train.fake}\n  - {use: evaluate.fake}\n");
+  EXPECT_NE(graph_to_mermaid(loaded_.config).find("-->|snapshot|"), std::string::npos);
+  EXPECT_NE(graph_to_dot(loaded_.config).find("s4 -> s5 [label=\"snapshot\"]"), std::string::npos);
+}
+
+TEST(SplitThreads, FollowsTheEnd) {
+  EXPECT_EQ(split_threads(8, true, false).data, 8);
+  EXPECT_EQ(split_threads(2, false, false).data, 1);
+  EXPECT_EQ(split_threads(2, false, false).end, 2);
+  EXPECT_EQ(split_threads(16, false, false).data, 2);
+  EXPECT_EQ(split_threads(8, false, true).data, 7);
+  EXPECT_EQ(split_threads(1, false, true).data, 1);
+  EXPECT_GE(split_threads(0, true, false).data, 1);
+}
+
+}  // namespace
+}  // namespace gp
