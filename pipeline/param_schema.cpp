@@ -24,11 +24,11 @@ std::string real_text(double value) {
   }
   const auto end = std::to_chars(buffer.data(), buffer.data() + buffer.size(), value);
   std::string text(buffer.data(), end.ptr);
-  // YAML 1.1 readers take 1e-05 for a string, 1.0e-05 for a number.
+  // YAML 1.1 readers take 1e-5 for a string, 1.0e-5 for a number.
   const auto exponent = text.find('e');
-  if (exponent != std::string::npos && text.find('.') == std::string::npos) {
-    text.insert(exponent, ".0");
-  }
+  if (exponent == std::string::npos) return text;
+  if (text[exponent + 2] == '0') text.erase(exponent + 2, 1);  // e-04
+  if (text.find('.') == std::string::npos) text.insert(exponent, ".0");
   return text;
 }
 
@@ -249,7 +249,14 @@ Value check_value(const ParamSpec& spec, const Value& value) {
 }
 
 ParamSchema& ParamSchema::add(ParamSpec spec) {
-  if (spec.name.empty()) throw std::logic_error("a parameter has no name");
+  // Dots part addresses; `use` and `name` are keys of every stage.
+  const bool is_name =
+      spec.name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_") == std::string::npos &&
+      !spec.name.empty() && spec.name.front() > '9';
+  if (!is_name || spec.name == "use" || spec.name == "name") {
+    throw std::logic_error("'" + spec.name +
+                           "' can't be a parameter's name: [a-z][a-z0-9_]*, not use or name");
+  }
   if (find(spec.name) != nullptr) {
     throw std::logic_error("parameter '" + spec.name + "' is declared twice");
   }

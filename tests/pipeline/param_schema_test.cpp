@@ -60,7 +60,9 @@ TEST(ParamSchema, RefusesBadDeclarations) {
   EXPECT_THROW(schema.real("q", 2, "", 0, 1), std::logic_error);
   EXPECT_THROW(schema.choice("fit", "stretch", {"squash"}, ""), std::logic_error);
   EXPECT_THROW(schema.choice("fit", "", {}, ""), std::logic_error);
-  EXPECT_THROW(schema.text("", "", ""), std::logic_error);
+  for (const char* name : {"", "use", "name", "a.b", "1st", "Rate", "a b"}) {
+    EXPECT_THROW(schema.text(name, "", ""), std::logic_error) << name;
+  }
   EXPECT_EQ(schema.specs().size(), 1U);
 }
 
@@ -152,7 +154,9 @@ TEST(ValueToString, IsYaml) {
   EXPECT_EQ(to_string(Value(std::int64_t{-3})), "-3");
   EXPECT_EQ(to_string(Value(0.1)), "0.1");
   EXPECT_EQ(to_string(Value(100000.0)), "100000");
-  EXPECT_EQ(to_string(Value(1e-7)), "1.0e-07");
+  EXPECT_EQ(to_string(Value(1e-7)), "1.0e-7");
+  EXPECT_EQ(to_string(Value(2e-4)), "2.0e-4");
+  EXPECT_EQ(to_string(Value(-1.25e-10)), "-1.25e-10");
   EXPECT_EQ(to_string(Value(1.5e300)), "1.5e+300");
   EXPECT_EQ(to_string(Value("trainval")), "trainval");
   EXPECT_EQ(to_string(Value("../data/x-1.0")), "../data/x-1.0");

@@ -1,0 +1,129 @@
+#pragma once
+
+// Internal to the configuration: the parsed YAML and the errors found in it. Only the
+// pipeline/config_*.cpp files include it.
+
+#include <cstddef>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "pipeline/config.hpp"
+
+namespace gp {
+
+/// A YAML value. Members of a map keep their key; order is that of the file.
+struct ConfigFile::Node {
+  enum class Type { kNull, kScalar, kList, kMap };
+
+  Type type = Type::kNull;
+  Mark mark;                ///< of the value
+  std::string text;         ///< scalars
+  bool quoted = false;      ///< scalars: written in quotes or as a block, so a text
+  std::vector<Node> items;  ///< of a list, or members of a map
+  std::string key;          ///< members of a map
+  Mark key_mark;
+
+  const Node* find(std::string_view name) const;
+  Node* find(std::string_view name);
+  bool is_text() const { return type == Type::kScalar; }
+};
+
+using ConfigNode = ConfigFile::Node;
+
+/// The errors of one configuration, in the end thrown as one ConfigError: a line each, sorted by
+/// place, then a count.
+class Problems {
+ public:
+  void add(const Mark& mark, std::string text);
+  bool empty() const { return problems_.empty(); }
+  void throw_if_any() const;
+
+ private:
+  struct Problem {
+    Mark mark;
+    std::string text;
+  };
+  std::vector<Problem> problems_;
+};
+
+/// User's text for a message: control characters escaped, long ones cut.
+std::string shown(std::string_view text);
+/// "; did you mean 'x'?" or "".
+std::string did_you_mean(const std::string& name, const std::vector<std::string>& names);
+/// "a, b, c"
+std::string joined(const std::vector<std::string>& names);
+/// "a list", "a map", "nothing", "the text 'x'"
+std::string found(const ConfigNode& node);
+
+/// Parses one YAML document. Empty when it is too broken to go on; problems say why.
+/// `mark_of` makes the marks: (line, column), counted from 1.
+std::optional<ConfigNode> parse_yaml(const std::string& yaml,
+                                     const std::function<Mark(int, int)>& mark_of,
+                                     Problems& problems);
+
+/// Applies one --set.
+void apply_override(ConfigNode& root, const std::string& text, Problems& problems);
+
+/// The address of a stage of the list: `name:`, else `use`, else "".
+std::string stage_address(const ConfigNode& stage);
+
+/// Reads values of one file: checks them against their specs and resolves paths.
+class ValueReader {
+ public:
+  /// `folder`: absolute; where relative paths of the file start. Those of --set start at the
+  /// working directory.
+  ValueReader(std::filesystem::path folder, Problems& problems)
+      : folder_(std::move(folder)), problems_(problems) {}
+
+  /// What kOverrides parameters may name: the source's parameters.
+  void set_overridable(std::vector<const ParamSpec*> specs) { overridable_ = std::move(specs); }
+
+  /// Empty after a problem. `where` begins every message, such as "stages[4] 'augment.flip': ".
+  std::optional<Value> read(const ConfigNode& node, const ParamSpec& spec,
+                            const std::string& where) const;
+  std::string absolute_path(const std::string& path, const Mark& mark) const;
+
+ private:
+  std::optional<Value> read_named(const ConfigNode& node, ParamSpec spec, const std::string& name,
+                                  const std::string& where) const;
+  std::optional<Value> read_list(const ConfigNode& node, const ParamSpec& spec,
+                                 const std::string& where) const;
+  std::optional<Value> read_overrides(const ConfigNode& node, const ParamSpec& spec,
+                                      const std::string& where) const;
+
+  std::filesystem::path folder_;
+  Problems& problems_;
+  std::optional<std::vector<const ParamSpec*>> overridable_;
+};
+
+/// A number as we write them, or why it is none (a text that follows "p = 1_000 "). YAML 1.1's
+/// other forms (octal, hexadecimal, sexagesimal, grouped digits, .inf, .nan) are refused.
+struct ParsedInteger {
+  std::optional<std::int64_t> value;
+  std::string problem;
+};
+struct ParsedReal {
+  std::optional<double> value;
+  std::string problem;
+};
+ParsedInteger parse_integer(const std::string& text);
+ParsedReal parse_real(const std::string& text);
+/// Seeds: 0 .. 2^64 - 1.
+std::optional<std::uint64_t> parse_unsigned(const std::string& text);
+
+/// A parameter's value as YAML, with types known. `source` are the specs behind overrides.
+std::string yaml_value(const Value& value, const ParamSpec& spec,
+                       const std::vector<const ParamSpec*>& overridable);
+
+/// The parameters of a stage: its own and, for a source, those that every source has.
+std::vector<const ParamSpec*> all_specs(const StageInfo& info);
+const ParamSpec* find_spec(const std::vector<const ParamSpec*>& specs, std::string_view name);
+std::vector<std::string> names_of(const std::vector<const ParamSpec*>& specs);
+
+/// "10", "10%" into the policy; false when it is neither.
+bool parse_max_rejects(const std::string& text, RejectPolicy& policy);
+
+}  // namespace gp
