@@ -568,8 +568,7 @@ void Painter::background_row(int row) {
       if (on_ground) {
         const float shadow_x = (x - middle) / half_length;
         const float distance = shadow_x * shadow_x + shadow_y * shadow_y;
-        const float shade = clamp01(1.15F - distance);
-        here = here * (1 - 0.6F * shade * (2 - shade) * 0.9F);
+        here = here * (1 - 0.5F * smooth(1.2F, 0.1F, distance));
       }
       colour = mix(colour, here, covered(horizon_));
     }

@@ -11,7 +11,7 @@ namespace gp {
 namespace {
 
 /// One group's random numbers. Only exact or correctly rounded operations: the same values
-/// everywhere.
+/// everywhere, provided that no expression draws twice, since compilers differ in the order.
 class Draws {
  public:
   Draws(std::uint64_t seed, std::string_view group, std::uint64_t draw)
@@ -67,7 +67,7 @@ void sample_shape(Draws& d, AircraftScene& s) {
   auto& e = s.engines;
   auto& t = s.tail;
   // An airliner with engines under its wings; the other types change what differs.
-  f.slenderness = d.in(6.2F, 8.2F);
+  f.slenderness = d.in(5.4F, 7.2F);
   f.nose_length = d.in(0.11F, 0.15F);
   f.nose_sharpness = d.in(0.1F, 0.4F);
   f.nose_droop = d.in(0.12F, 0.3F);
@@ -83,7 +83,7 @@ void sample_shape(Draws& d, AircraftScene& s) {
   e.radius = d.in(0.44F, 0.6F);
   e.length = d.in(0.105F, 0.135F);
   e.place = d.in(0.32F, 0.37F);
-  t.fin_height = d.in(0.165F, 0.2F);
+  t.fin_height = d.in(0.18F, 0.22F);
   t.fin_chord = d.in(0.17F, 0.21F);
   t.fin_sweep = d.in(0.6F, 0.85F);
   t.stabiliser = d.in(0.16F, 0.2F);
@@ -92,7 +92,7 @@ void sample_shape(Draws& d, AircraftScene& s) {
     case AircraftType::kTwinJet:
       break;
     case AircraftType::kFourEngineJet:
-      f.slenderness = d.in(6.6F, 8.2F);
+      f.slenderness = d.in(5.8F, 7.2F);
       f.hump = d.chance(0.5F) ? d.in(0.3F, 0.5F) : 0;
       e.radius = d.in(0.34F, 0.44F);
       e.length = d.in(0.085F, 0.105F);
@@ -104,18 +104,18 @@ void sample_shape(Draws& d, AircraftScene& s) {
       t.fin_height = d.in(0.18F, 0.21F);
       break;
     case AircraftType::kRearEngineJet:
-      f.slenderness = d.in(7.6F, 9.4F);
+      f.slenderness = d.in(6.6F, 8.2F);
       w.root = d.in(0.4F, 0.45F);
       w.half_span = d.in(0.36F, 0.43F);
       w.chord = d.in(0.15F, 0.19F);
       e.radius = d.in(0.42F, 0.52F);
       e.length = d.in(0.13F, 0.16F);
       e.place = d.in(0.7F, 0.74F);  // t of the intake
-      t.fin_height = d.in(0.15F, 0.18F);
+      t.fin_height = d.in(0.17F, 0.2F);
       t.stabiliser_place = 1;
       break;
     case AircraftType::kPropeller:
-      f.slenderness = d.in(7.0F, 8.6F);
+      f.slenderness = d.in(6.2F, 7.6F);
       f.nose_sharpness = d.in(0.3F, 0.55F);
       w.high = d.chance(0.8F);
       w.root = d.in(0.36F, 0.41F);
@@ -133,7 +133,7 @@ void sample_shape(Draws& d, AircraftScene& s) {
       t.stabiliser_place = w.high || d.chance(0.3F) ? 1 : 0;
       break;
     case AircraftType::kBusinessJet:
-      f.slenderness = d.in(6.6F, 7.8F);
+      f.slenderness = d.in(5.8F, 7.0F);
       f.nose_length = d.in(0.18F, 0.22F);
       f.nose_sharpness = d.in(0.6F, 0.9F);
       w.root = d.in(0.4F, 0.45F);
@@ -173,26 +173,28 @@ void sample_shape(Draws& d, AircraftScene& s) {
 void sample_pose(Draws& d, AircraftScene& s) {
   auto& p = s.pose;
   p.faces_left = d.chance(0.5F);
-  // Most photographs of aircraft are taken from the side; one in six here is three-quarter.
-  const bool three_quarter = d.chance(0.16F);
-  const float yaw = three_quarter ? d.in(24, 42) : d.middle(0, 20);
+  // Most photographs of aircraft are taken from the side; one in five here is three-quarter.
+  const bool three_quarter = d.chance(0.22F);
+  const float yaw = three_quarter ? d.in(24, 42) : d.middle(0, 24);
   p.yaw = (d.chance(0.4F) ? yaw : -yaw) * kDegree;
   const float a = d.middle(-1, 1);
   const float b = d.in(0, 1);
   const float c = d.middle(-1, 1);
+  // In flight, seen a little from above or below: edge on, the wings would vanish.
+  const bool from_below = d.chance(s.situation == Situation::kLow ? 0.65F : 0.4F);
   switch (s.situation) {
     case Situation::kOnGround:
-      p.elevation = (2 + 6 * b) * kDegree;
+      p.elevation = (4 + 8 * b) * kDegree;
       break;
     case Situation::kLow:
       p.pitch = (4 + 5 * a) * kDegree;
       p.roll = 5 * c * kDegree;
-      p.elevation = (-9 + 14 * b) * kDegree;
+      p.elevation = (from_below ? -(5 + 10 * b) : 4 + 7 * b) * kDegree;
       break;
     case Situation::kCruise:
       p.pitch = (2 + 6 * a) * kDegree;
-      p.roll = 14 * c * kDegree;
-      p.elevation = (-8 + 18 * b) * kDegree;
+      p.roll = 16 * c * kDegree;
+      p.elevation = (from_below ? -(5 + 11 * b) : 5 + 12 * b) * kDegree;
       break;
   }
 }
@@ -246,7 +248,8 @@ void sample_livery(Draws& d, AircraftScene& s) {
   if (s.type == AircraftType::kFighter) {
     constexpr std::array<std::uint32_t, 5> kWarPaint = {0x8C959D, 0x6E7B86, 0x75806A, 0x9A9078,
                                                         0xA3ADB6};
-    l.base = scale(rgb(kWarPaint[d.below(kWarPaint.size())]), d.in(0.85F, 1.15F));
+    const LinearRgb war_paint = rgb(kWarPaint[d.below(kWarPaint.size())]);
+    l.base = scale(war_paint, d.in(0.85F, 1.15F));
     l.belly = mix(l.base, rgb(0xC2C9CF), d.in(0.2F, 0.7F));
     l.wing = scale(l.base, 0.9F);
     l.engine = scale(l.base, 0.6F);
@@ -268,9 +271,9 @@ void sample_sky_and_light(Draws& d, Draws& sun, AircraftScene& s) {
       {0x86B3DC, 0xDFE9EE, 0xFFFFFF, 0xFFF8EA, 0.74F, 0.54F, 0},     // haze
       {0xAEB8C1, 0xD9DDDE, 0x97A3AE, 0xF6F8FF, 0.30F, 0.74F, 0},     // overcast
       {0x66747F, 0xBAC2C6, 0x4F5C68, 0xFFF4E0, 0.55F, 0.55F, 0.3F},  // after the storm
-      {0x4B6297, 0xF2B583, 0xE58E6A, 0xFFB877, 0.82F, 0.42F, 1},     // dusk
-      {0x7D95C6, 0xF3CCC3, 0xEDB5B4, 0xFFCFA8, 0.72F, 0.48F, 0.8F},  // dawn
-      {0x6CA2D2, 0xF4E1B6, 0xFFF0CC, 0xFFD89A, 0.88F, 0.42F, 0.7F},  // golden hour
+      {0x4B6297, 0xF2B583, 0xE58E6A, 0xFFD0A6, 0.82F, 0.42F, 1},     // dusk
+      {0x7D95C6, 0xF3CCC3, 0xEDB5B4, 0xFFDEC6, 0.74F, 0.48F, 0.8F},  // dawn
+      {0x6CA2D2, 0xF4E1B6, 0xFFF0CC, 0xFFE6C0, 0.88F, 0.42F, 0.7F},  // golden hour
   }};
   const std::size_t one = d.pick({0.24F, 0.18F, 0.16F, 0.12F, 0.06F, 0.09F, 0.07F, 0.08F});
   const std::size_t two = d.below(kPalettes.size());
@@ -290,13 +293,14 @@ void sample_sky_and_light(Draws& d, Draws& sun, AircraftScene& s) {
   const float low = a.low_sun + (b.low_sun - a.low_sun) * t;
   auto& l = s.light;
   l.azimuth = sun.in(-75, 75) * kDegree;
-  l.elevation = ((1 - low) * sun.in(28, 72) + low * sun.in(8, 22)) * kDegree;
+  const float height = sun.in(0, 1);
+  l.elevation = ((1 - low) * (28 + 44 * height) + low * (8 + 14 * height)) * kDegree;
   const float contrast = sun.in(0.85F, 1.15F);
   const float power = (a.sun_power + (b.sun_power - a.sun_power) * t) * contrast;
   const float sky_power = (a.sky_power + (b.sky_power - a.sky_power) * t) / contrast;
   l.sun = scale(mix(rgb(a.sun), rgb(b.sun), t), power);
   // Light from the whole sky: its colour, but paler, as clouds and ground mix in.
-  l.sky = scale(mix(mix(s.sky.zenith, s.sky.horizon, 0.6F), {0.8F, 0.8F, 0.8F}, 0.5F), sky_power);
+  l.sky = scale(mix(mix(s.sky.zenith, s.sky.horizon, 0.6F), {0.8F, 0.8F, 0.8F}, 0.6F), sky_power);
 }
 
 void sample_ground(Draws& d, AircraftScene& s) {
