@@ -1,0 +1,58 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "pipeline/image.hpp"
+
+namespace gp {
+
+/// Turns images into the vectors over which a Frechet distance is taken. The numbers mean something
+/// only together with how they were made: protocol() says that, and goes into every record.
+class FeatureExtractor {
+ public:
+  virtual ~FeatureExtractor() = default;
+  virtual std::string name() const = 0;      ///< as in the YAML: "efficientnet_lite0"
+  virtual std::string distance() const = 0;  ///< what a distance is called: "FD-EfficientNet-Lite0"
+  virtual int dimensions() const = 0;
+  virtual std::string digest() const = 0;  ///< SHA-256 of the weights file
+  virtual std::map<std::string, std::string> protocol() const = 0;
+  virtual void to(at::Device device) = 0;
+  virtual at::Device device() const = 0;
+  /// Features of `count` images (uint8 NHWC, RGB, any size): float [count, dimensions()] on the
+  /// CPU. A function of the images alone, up to rounding that depends on batch size and threads.
+  virtual at::Tensor features(const std::uint8_t* images, ImageShape shape, int count) = 0;
+};
+
+/// The names `make_feature_extractor` knows.
+std::vector<std::string> feature_extractor_names();
+
+/// Finds the weights file `name`.safetensors: `given` where not empty; otherwise in the folder that
+/// GAN_PIPELINE_WEIGHTS names, else beside the installation (share/gan-pipeline), else where
+/// tools/bootstrap puts it (.deps of the source tree). Throws DataError that lists the places
+/// tried.
+std::filesystem::path find_weights(const std::string& name, const std::filesystem::path& given);
+
+/// Loads the extractor, on the CPU. Throws DataError when the file is not what it should be.
+std::unique_ptr<FeatureExtractor> make_feature_extractor(const std::string& name,
+                                                         const std::filesystem::path& weights);
+
+/// What networks trained on photographs of `size` x `size` see of an image of any size: squashed by
+/// antialiased bicubic interpolation in float32, clamped to 0..255, not rounded.
+///
+/// The kernel is Keys' cubic with a = -0.5, widened by the scale where the image shrinks; pixel
+/// centres at half-integers; weights cut at the border and normalised. That is Pillow's BICUBIC on
+/// its float mode "F" and the resize of "clean" FID (Parmar et al., CVPR 2022).
+///
+/// `images`: uint8 NHWC on the CPU, `count` of `shape`. Returns float [count,3,size,size] on
+/// `device`, channels_last.
+at::Tensor squash_bicubic(const std::uint8_t* images, ImageShape shape, int count, int size,
+                          at::Device device);
+
+}  // namespace gp

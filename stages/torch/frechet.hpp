@@ -1,0 +1,48 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+namespace gp {
+
+/// Mean and covariance of a set of feature vectors: all that a Frechet distance needs of it.
+struct FeatureStatistics {
+  std::int64_t count = 0;  ///< vectors
+  at::Tensor mean;         ///< float64 [D], CPU
+  at::Tensor covariance;   ///< float64 [D,D], CPU; unbiased, divided by count - 1
+
+  std::int64_t dimensions() const { return mean.size(0); }
+  /// `count` vectors span at most count - 1 dimensions around their mean. Where these are fewer
+  /// than D the covariance is singular and the distance is biased upwards all the more.
+  bool rank_deficient() const { return count <= dimensions(); }
+};
+
+/// Gathers FeatureStatistics from blocks of vectors, in float64 and in one pass. Each block is
+/// centred before its products are summed (Chan, Golub and LeVeque 1983), so that a mean far from
+/// zero costs no digits. D x D doubles, whatever the number of vectors.
+class FeatureAccumulator {
+ public:
+  /// `features`: [n, D] of any floating type; D as in the first call. Throws DataError when they
+  /// hold NaN or infinity.
+  void add(const at::Tensor& features);
+  std::int64_t count() const { return count_; }
+  /// Throws DataError when there were fewer than two vectors.
+  FeatureStatistics finish() const;
+
+ private:
+  std::int64_t count_ = 0;
+  at::Tensor mean_;
+  at::Tensor products_;  ///< sum of outer products around mean_
+};
+
+/// The squared Frechet (2-Wasserstein) distance between the normal distributions of these means and
+/// covariances: |m1 - m2|^2 + tr(C1) + tr(C2) - 2 tr((C1 C2)^(1/2)), as in Heusel et al. 2017.
+///
+/// With Ci = Fi Fi^T from the symmetric eigen-decompositions, the last trace is the sum of the
+/// singular values of F1^T F2. Unlike a matrix square root of the unsymmetric C1 C2 that is real by
+/// construction, does not square the condition number, and stays exact for singular covariances.
+/// float64; not negative. Throws DataError when the dimensions differ or a matrix is no covariance.
+double frechet_distance(const FeatureStatistics& a, const FeatureStatistics& b);
+
+}  // namespace gp

@@ -1,0 +1,65 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "pipeline/stage.hpp"
+#include "stages/torch/feature_extractor.hpp"
+
+namespace gp {
+
+/// Parameters of `evaluate.quality`.
+struct QualityOptions {
+  using Overrides = std::map<std::string, std::string>;
+
+  std::uint32_t every = 10;           ///< epochs
+  Overrides reference;                ///< of the source, for the training reals
+  std::optional<Overrides> held_out;  ///< of the source, for reals that training never saw
+  int n_fake = 2048;
+  int batch = 64;
+  std::uint64_t seed = 0;  ///< of the fakes' latent vectors
+};
+
+/// How often the discriminator is right, at the threshold 0 of its logits: reals above, fakes at or
+/// below. NaN is never right.
+class AccuracyCounter {
+ public:
+  explicit AccuracyCounter(bool real) : real_(real) {}
+  void add(const std::vector<float>& logits);
+  std::uint64_t count() const { return count_; }
+  double accuracy() const;  ///< right / all; 0 of none
+
+ private:
+  bool real_;
+  std::uint64_t right_ = 0;
+  std::uint64_t count_ = 0;
+};
+
+/// `evaluate.quality`: how good the fakes of a snapshot are, and how its discriminator does.
+///
+/// Measures (1) the discriminator's accuracy in evaluation mode on un-augmented training reals, on
+/// held-out reals and on fakes; a gap between the first two is memorising; (2) the Frechet distance
+/// between the features of fakes and of reals: held-out ones where the configuration names them,
+/// else the training ones. Every stream is read once; features of reals are taken only where the
+/// cache does not have their statistics. Nothing of the training changes: no generator of random
+/// numbers is touched, the number of threads is put back. Runs on the caller's thread.
+class QualityStage : public EvaluateStage {
+ public:
+  QualityStage(QualityOptions options, std::unique_ptr<FeatureExtractor> extractor);
+
+  bool due(std::uint32_t epochs_done, bool last) const override;
+  /// The record, one JSON object; "" when `context.stop` was asked for. Throws DataError when a
+  /// stream has fewer than two images or images of another shape than the snapshot's.
+  std::string evaluate(Snapshot& snapshot, EvaluateContext& context) override;
+
+ private:
+  QualityOptions options_;
+  std::unique_ptr<FeatureExtractor> extractor_;
+  bool rank_warned_ = false;
+};
+
+
+}  // namespace gp

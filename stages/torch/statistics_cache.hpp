@@ -1,0 +1,36 @@
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "stages/torch/frechet.hpp"
+
+namespace gp {
+
+class Log;
+
+/// Keeps FeatureStatistics of real images between runs: they cost minutes and never change.
+///
+/// One safetensors file for each key. A key is a text that holds everything the statistics depend
+/// on; it is stored in the file and compared, so a wrong file is never taken for a right one. The
+/// cache never fails: what cannot be read is computed again, what cannot be written is lost, both
+/// with a warning. Several processes may share a folder.
+class StatisticsCache {
+ public:
+  /// GAN_PIPELINE_CACHE, else XDG_CACHE_HOME/gan-pipeline, else ~/.cache/gan-pipeline; empty when
+  /// there is no home either.
+  static std::filesystem::path default_folder();
+
+  /// An empty folder: nothing is kept.
+  explicit StatisticsCache(std::filesystem::path folder) : folder_(std::move(folder)) {}
+
+  std::optional<FeatureStatistics> load(const std::string& key, Log& log) const;
+  void store(const std::string& key, const FeatureStatistics& statistics, Log& log) const;
+  std::filesystem::path file(const std::string& key) const;
+
+ private:
+  std::filesystem::path folder_;
+};
+
+}  // namespace gp
