@@ -1,0 +1,169 @@
+// gan-prep as a user runs it: the real program, a YAML file, the data module loaded by it.
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "stages/data/hdf5/shard_reader.hpp"
+#include "stages/data/hdf5/shard_set_writer.hpp"
+#include "tests/stages/data/hdf5/shard_fixture.hpp"
+
+namespace gp {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Result {
+  int exit_code = -1;
+  std::string out;
+  std::string err;
+};
+
+class GanPrep : public testing::Test {
+ protected:
+  static constexpr ImageShape kShape{16, 12};
+  static constexpr std::uint64_t kImages = 90;
+
+  void SetUp() override {
+    const FolderLock lock(folder_ / "from");
+    ShardSetWriter writer(folder_ / "from", {kShape, {"a", "b", "c"}, "d", {"by hand"}, 40, 0});
+    for (std::uint64_t number = 0; number < kImages; ++number) {
+      const std::string key = test::key_of(number);
+      const std::int32_t label = test::label_of(number);
+      writer.append(test::noise(kShape, number), {&key, 1}, {&label, 1});
+    }
+    writer.finish(kImages);
+    test::overwrite(folder_ / "prep.yaml",
+                    "name: prep\n"
+                    "stages:\n"
+                    "  - {use: source.shards, root: from}\n"
+                    "  - {use: sink.shards, root: to, images_per_shard: 25}\n");
+  }
+
+  Result run(const std::string& arguments) const {
+    const fs::path err = folder_ / "stderr";
+    const std::string command =
+        std::string(GP_BINARY_DIR) + "/bin/gan-prep " + arguments + " 2>'" + err.string() + "'";
+    Result result;
+    std::FILE* pipe = ::popen(command.c_str(), "r");
+    char buffer[4096];
+    for (std::size_t got; (got = std::fread(buffer, 1, sizeof buffer, pipe)) > 0;) {
+      result.out.append(buffer, got);
+    }
+    const int status = ::pclose(pipe);
+    result.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    result.err = read_text(err);
+    return result;
+  }
+  std::string config() const { return "'" + (folder_ / "prep.yaml").string() + "'"; }
+  std::string target() const { return "'" + (folder_ / "to").string() + "'"; }
+
+  test::TemporaryFolder folder_;
+};
+
+TEST_F(GanPrep, BuildsShardsAndThenHasNothingToDo) {
+  Result result = run("build " + config() + " --threads 2");
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(result.out, (folder_ / "to").string() + "\n");
+  EXPECT_CONTAINS(result.err, "read 90, written 90 images in 4 shards");
+  for (std::uint64_t number = 0; number < kImages; ++number) {
+    const ShardReader shard(folder_ / ("to/" + shard_name(number / 25)));
+    const int image = static_cast<int>(number % 25);
+    std::vector<std::uint8_t> pixels(kShape.bytes());
+    shard.read(image, pixels);
+    ASSERT_EQ(pixels, test::noise(kShape, number));
+    EXPECT_EQ(shard.key(image), test::key_of(number));
+    EXPECT_EQ(shard.label(image), test::label_of(number));
+  }
+  const auto before = test::contents(folder_ / "to");
+  result = run("build " + config());
+  EXPECT_EQ(result.exit_code, 0);
+  EXPECT_CONTAINS(result.err, "nothing to do");
+  EXPECT_TRUE(test::contents(folder_ / "to") == before);
+}
+
+TEST_F(GanPrep, RefusesAChangedConfigurationUnlessToldToRebuild) {
+  ASSERT_EQ(run("build " + config()).exit_code, 0);
+  const std::string change = " --set stages.sink.shards.images_per_shard=50";
+  const Result refused = run("build " + config() + change);
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_CONTAINS(refused.err, "- sink.shards {images_per_shard: 25}");
+  EXPECT_CONTAINS(refused.err, "+ sink.shards {images_per_shard: 50}");
+  const Result rebuilt = run("build " + config() + change + " --rebuild");
+  EXPECT_EQ(rebuilt.exit_code, 0) << rebuilt.err;
+  EXPECT_EQ(read_manifest(folder_ / "to").shards.size(), 2U);
+}
+
+TEST_F(GanPrep, InfoTellsTheManifest) {
+  ASSERT_EQ(run("build " + config()).exit_code, 0);
+  const Result json = run("info " + target() + " --json");
+  EXPECT_EQ(json.exit_code, 0);
+  const auto parsed = nlohmann::json::parse(json.out);
+  EXPECT_EQ(parsed["images"], 90);
+  EXPECT_EQ(parsed["image_shape"], (nlohmann::json{16, 12, 3}));
+  EXPECT_EQ(parsed["shards"].size(), 4U);
+  const Result table = run("info " + target());
+  EXPECT_EQ(table.exit_code, 0);
+  for (const char* part : {"90 of 12x16 pixels", "classes        3", "shard-00003.h5"}) {
+    EXPECT_CONTAINS(table.out, part);
+  }
+}
+
+TEST_F(GanPrep, VerifyEndsWith3AndNamesWhatIsDamaged) {
+  ASSERT_EQ(run("build " + config()).exit_code, 0);
+  const Result good = run("verify " + target());
+  EXPECT_EQ(good.exit_code, 0) << good.err;
+  EXPECT_CONTAINS(good.out, "90 images in 4 shards");
+  const fs::path shard = folder_ / "to/shard-00002.h5";
+  std::string bytes = read_text(shard);
+  const auto image = test::noise(kShape, 57);
+  const std::size_t at = bytes.find(std::string(image.begin(), image.end()));
+  ASSERT_NE(at, std::string::npos);
+  bytes[at + 100] ^= 1;
+  test::overwrite(shard, bytes);
+  const Result bad = run("verify " + target());
+  EXPECT_EQ(bad.exit_code, 3);
+  EXPECT_EQ(bad.out, "shard-00002.h5: image 7 ('" + test::key_of(57) +
+                         "') is damaged: number 57 of the whole set\n");
+  EXPECT_CONTAINS(bad.err, "1 problem");
+}
+
+TEST_F(GanPrep, UsesTheExitCodesOfEveryCommand) {
+  EXPECT_EQ(run("").exit_code, 2);
+  EXPECT_EQ(run("biuld " + config()).exit_code, 2);
+  EXPECT_EQ(run("build").exit_code, 2);
+  EXPECT_EQ(run("build " + config() + " --reb").exit_code, 2) << "abbreviations are off";
+  EXPECT_EQ(run("info " + target()).exit_code, 3);
+  EXPECT_EQ(run("verify " + target()).exit_code, 3);
+  EXPECT_EQ(run("build --help").exit_code, 0);
+  test::overwrite(folder_ / "train.yaml",
+                  "name: t\nstages:\n  - {use: source.shards, root: from}\n"
+                  "  - {use: batch, size: 4}\n  - {use: train.dcgan}\n");
+  const Result training = run("build '" + (folder_ / "train.yaml").string() + "'");
+  EXPECT_EQ(training.exit_code, 2);
+  EXPECT_CONTAINS(training.err, "the last stage is 'train.dcgan'");
+}
+
+TEST_F(GanPrep, RefusesShardsThatAreDamagedAtTheSource) {
+  // The engine's policy for bad samples applies to shards as to photographs.
+  const fs::path shard = folder_ / "from/shard-00000.h5";
+  std::string bytes = read_text(shard);
+  const auto image = test::noise(kShape, 3);
+  bytes[bytes.find(std::string(image.begin(), image.end()))] ^= 1;
+  test::overwrite(shard, bytes);
+  const Result skipped = run("build " + config() + " --set stages.source.shards.on_error=skip");
+  ASSERT_EQ(skipped.exit_code, 0) << skipped.err;
+  EXPECT_CONTAINS(skipped.err, "rejected 1");
+  EXPECT_EQ(read_manifest(folder_ / "to").images, kImages - 1);
+  EXPECT_CONTAINS(read_text(folder_ / "to/rejects.jsonl"), "shard-00000.h5, image 3");
+  const Result stopped =
+      run("build " + config() + " --rebuild --set stages.source.shards.on_error=stop");
+  EXPECT_EQ(stopped.exit_code, 3);
+  EXPECT_CONTAINS(stopped.err, test::key_of(3));
+  EXPECT_FALSE(fs::exists(folder_ / "to/manifest.json"));
+}
+
+}  // namespace
+}  // namespace gp
