@@ -47,7 +47,8 @@ class DecodeTarget {
 /// outside the source. So that positions stay exact, the geometry then says n times the pixels for
 /// the size of the source, and the real one as the region.
 ///
-/// Throws SampleError with the reason. Thread-safe; nothing is written to stderr for JPEG and PNG.
+/// Throws SampleError with the reason. Thread-safe. Writes nothing to stderr (WebP, BMP and TIFF:
+/// after configure_opencv()).
 Geometry decode_image(std::span<const std::uint8_t> bytes, const DecodeOptions& options,
                       DecodeTarget& target);
 
@@ -62,8 +63,9 @@ Decoded decode_image(std::span<const std::uint8_t> bytes, const DecodeOptions& o
 /// n of the 1/n (8, 4, 2, 1) at which a JPEG of the given upright size still covers `demand`.
 int choose_dct_reduction(int width, int height, const SizeDemand& demand);
 
-/// Makes OpenCV start no threads of its own and keep silent; process-wide. For whoever uses the
-/// decoders without the module, which calls it when it is loaded.
+/// Makes OpenCV start no threads of its own and keep silent on stderr: process-wide, called once
+/// before threads start. The module does so when it is loaded; for whoever uses the decoders
+/// without it.
 void configure_opencv();
 
 // The parts, for decode_image().

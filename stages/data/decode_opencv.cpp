@@ -1,7 +1,9 @@
+#include <iostream>
 #include <limits>
 #include <opencv2/core.hpp>
 #include <opencv2/core/utils/logger.hpp>
 #include <opencv2/imgcodecs.hpp>
+#include <streambuf>
 
 #include "pipeline/error.hpp"
 #include "stages/data/decode.hpp"
@@ -24,6 +26,39 @@ RasterHeader read_header(ImageFormat format, std::span<const std::uint8_t> bytes
   }
 }
 
+thread_local bool t_muted = false;
+
+/// imdecode() catches what its decoders throw and writes it to std::cerr, a line or more for each
+/// bad file. This stands before std::cerr's own buffer and drops what a thread writes while it is
+/// muted. It has no state of its own, so that threads may write through it at once.
+class MutableBuffer : public std::streambuf {
+ public:
+  explicit MutableBuffer(std::streambuf* next) : next_(next) {}
+
+ protected:
+  int_type overflow(int_type c) override {
+    if (t_muted || traits_type::eq_int_type(c, traits_type::eof())) {
+      return traits_type::not_eof(c);
+    }
+    return next_->sputc(traits_type::to_char_type(c));
+  }
+  std::streamsize xsputn(const char* text, std::streamsize count) override {
+    return t_muted ? count : next_->sputn(text, count);
+  }
+  int sync() override { return next_->pubsync(); }
+
+ private:
+  std::streambuf* next_;
+};
+
+class Mute {
+ public:
+  Mute() { t_muted = true; }
+  ~Mute() { t_muted = false; }
+  Mute(const Mute&) = delete;
+  Mute& operator=(const Mute&) = delete;
+};
+
 cv::Mat decode(ImageFormat format, std::span<const std::uint8_t> bytes) {
   if (bytes.size() > static_cast<std::size_t>(std::numeric_limits<int>::max())) {
     throw SampleError(to_string(format) + ": a file above 2 GB");
@@ -33,6 +68,7 @@ cv::Mat decode(ImageFormat format, std::span<const std::uint8_t> bytes) {
                       const_cast<std::uint8_t*>(bytes.data()));
   cv::Mat pixels;
   try {
+    const Mute mute;
     pixels = cv::imdecode(input, cv::IMREAD_COLOR | cv::IMREAD_IGNORE_ORIENTATION);
   } catch (const cv::Exception& error) {
     throw SampleError(to_string(format) + ": " + error.err);
@@ -56,6 +92,9 @@ void bgr_to_rgb(const std::uint8_t* in, int width, std::uint8_t* out) {
 void configure_opencv() {
   cv::setNumThreads(0);
   cv::utils::logging::setLogLevel(cv::utils::logging::LOG_LEVEL_SILENT);
+  // Stays until the process ends: std::cerr may be written to until then.
+  static MutableBuffer* const buffer = new MutableBuffer(std::cerr.rdbuf());
+  std::cerr.rdbuf(buffer);
 }
 
 Geometry decode_with_opencv(ImageFormat format, std::span<const std::uint8_t> bytes,

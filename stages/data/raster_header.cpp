@@ -61,7 +61,35 @@ RasterHeader read_webp_header(std::span<const std::uint8_t> bytes) {
 
 namespace {
 
+constexpr const char* kBmpEndedEarly = "BMP: the data ended before the last row";
+
 enum BmpCompression : std::uint32_t { kBmpRgb = 0, kBmpRle8 = 1, kBmpRle4 = 2, kBmpBitFields = 3 };
+
+/// OpenCV tells of run lengths that end too early only on stderr, so they are walked through here.
+void check_run_lengths(const ByteReader& reader, std::uint64_t at, std::uint64_t height,
+                       std::uint32_t bits) {
+  std::uint64_t row = 0;
+  while (row < height) {
+    const auto code = reader.u16(at);
+    if (!code) throw SampleError(kBmpEndedEarly);
+    at += 2;
+    const unsigned count = *code & 0xFF;
+    const unsigned value = *code >> 8;
+    if (count > 0) continue;  // `count` pixels of one colour
+    if (value == 0) {
+      ++row;
+    } else if (value == 1) {
+      return;  // the end of the image
+    } else if (value == 2) {
+      const auto step = reader.u16(at);
+      if (!step) throw SampleError(kBmpEndedEarly);
+      at += 2;
+      row += *step >> 8;
+    } else {
+      at += (value * bits + 15) / 16 * 2;  // as many pixels as they are, padded to 16 bits
+    }
+  }
+}
 
 }  // namespace
 
@@ -77,6 +105,7 @@ RasterHeader read_bmp_header(std::span<const std::uint8_t> bytes) {
   std::uint64_t color_bytes = 4;
   if (header_size == 12) {
     header.width = need(reader.u16(18), kShort);
+    if (header.width == 0) throw SampleError("BMP: a width of 0");
     header.height = need(reader.u16(20), kShort);
     bits = need(reader.u16(24), kShort);
     color_bytes = 3;
@@ -121,12 +150,12 @@ RasterHeader read_bmp_header(std::span<const std::uint8_t> bytes) {
     }
     header.conversions.push_back("palette converted");
   }
-  // Where rows are not compressed their length is known.
-  const std::uint64_t row_bytes = (header.width * bits + 31) / 32 * 4;
-  const bool packed = compression == kBmpRle8 || compression == kBmpRle4;
-  const std::uint64_t there = reader.slice(pixels_at, reader.size()).size();
-  if (packed ? there == 0 : row_bytes > 0 && there / row_bytes < header.height) {
-    throw SampleError("BMP: the data ended before the last row");
+  if (compression == kBmpRle8 || compression == kBmpRle4) {
+    check_run_lengths(reader, pixels_at, header.height, bits);
+  } else {
+    const std::uint64_t row_bytes = (header.width * bits + 31) / 32 * 4;
+    const std::uint64_t there = reader.slice(pixels_at, reader.size()).size();
+    if (there / row_bytes < header.height) throw SampleError(kBmpEndedEarly);
   }
   return header;
 }
@@ -248,8 +277,11 @@ RasterHeader read_tiff_header(std::span<const std::uint8_t> bytes) {
                       std::to_string(format) +
                       " are not supported, only unsigned ones of 1, 8 and 16 bits");
   }
+  if (directory.find(kTiffPhotometric).count == 0) {
+    throw SampleError("TIFF: the file does not say what its samples mean (tag 262)");
+  }
   const std::uint64_t samples = directory.value_or(kTiffSamples, 1);
-  const std::uint64_t photometric = directory.value_or(kTiffPhotometric, kTiffBlackIsZero);
+  const std::uint64_t photometric = directory.value_or(kTiffPhotometric, 0);
   if (bits == 16) {
     // OpenCV hands 8 bits to libtiff, which knows every layout, but reads 16 bits itself.
     const bool plain = directory.value_or(kTiffPlanar, 1) == 1 &&

@@ -1,0 +1,494 @@
+#include "stages/data/decode.hpp"
+
+#include <gtest/gtest.h>
+#include <jpeglib.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <iostream>
+#include <set>
+
+#include "pipeline/error.hpp"
+#include "pipeline/files.hpp"
+#include "stages/data/exif.hpp"
+#include "stages/data/resize.hpp"
+#include "stages/data/stages.hpp"
+#include "tests/stages/data/list_file.hpp"
+#include "tests/stages/data/memory_output.hpp"
+
+namespace gp {
+namespace {
+
+namespace fs = std::filesystem;
+using Bytes = std::vector<std::uint8_t>;
+
+const std::string kFixtures = GP_SOURCE_DIR "/tests/stages/data/fixtures/decode/";
+const std::string kData = GP_SOURCE_DIR "/../shared/data/";
+
+class Quiet : public testing::Environment {
+  void SetUp() override { configure_opencv(); }
+};
+testing::Environment* const kQuiet = testing::AddGlobalTestEnvironment(new Quiet);
+
+Bytes fixture(const std::string& name) { return read_file(kFixtures + name); }
+
+/// The reason why `bytes` are refused; "" when they are not.
+std::string refusal(const Bytes& bytes, const DecodeOptions& options = {}) {
+  try {
+    decode_image(bytes, options);
+    return "";
+  } catch (const SampleError& error) {
+    return error.what();
+  }
+}
+
+std::string join(const std::vector<std::string>& words) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : ",") + word;
+  return text.empty() ? "-" : text;
+}
+
+int largest_difference(const Bytes& a, const Bytes& b) {
+  int largest = 0;
+  for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+    largest = std::max(largest, std::abs(a[i] - b[i]));
+  }
+  return largest;
+}
+
+double mean_difference(const Bytes& a, const Bytes& b) {
+  double sum = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) sum += std::abs(a[i] - b[i]);
+  return sum / static_cast<double>(a.size());
+}
+
+/// A JPEG by libjpeg, in ways that Pillow does not write.
+Bytes encode_jpeg(const Image& image, bool arithmetic, int quality = 90) {
+  jpeg_compress_struct info{};
+  jpeg_error_mgr errors{};
+  info.err = jpeg_std_error(&errors);
+  jpeg_create_compress(&info);
+  unsigned char* data = nullptr;
+  unsigned long size = 0;
+  jpeg_mem_dest(&info, &data, &size);
+  info.image_width = static_cast<JDIMENSION>(image.shape().width);
+  info.image_height = static_cast<JDIMENSION>(image.shape().height);
+  info.input_components = 3;
+  info.in_color_space = JCS_RGB;
+  jpeg_set_defaults(&info);
+  jpeg_set_quality(&info, quality, TRUE);
+  info.arith_code = arithmetic ? TRUE : FALSE;
+  jpeg_start_compress(&info, TRUE);
+  Bytes row(static_cast<std::size_t>(image.shape().width) * 3);
+  while (info.next_scanline < info.image_height) {
+    std::copy_n(image.view().row(static_cast<int>(info.next_scanline)), row.size(), row.data());
+    JSAMPROW rows = row.data();
+    jpeg_write_scanlines(&info, &rows, 1);
+  }
+  jpeg_finish_compress(&info);
+  Bytes bytes(data, data + size);
+  jpeg_destroy_compress(&info);
+  std::free(data);
+  return bytes;
+}
+
+Image gradient(int height, int width) {
+  Image image(height, width);
+  for (int y = 0; y < height; ++y) {
+    for (int x = 0; x < width; ++x) {
+      std::uint8_t* pixel = image.view().row(y) + x * kChannels;
+      pixel[0] = static_cast<std::uint8_t>(x * 255 / width);
+      pixel[1] = static_cast<std::uint8_t>(y * 255 / height);
+      pixel[2] = static_cast<std::uint8_t>(128 + 80 * std::sin(x * 0.03) * std::cos(y * 0.03));
+    }
+  }
+  return image;
+}
+
+// What the formats hold ---------------------------------------------------------------------------
+
+TEST(Decode, EveryKindMatchesPillow) {
+  const auto rows = read_table(kFixtures + "list.tsv");
+  ASSERT_GE(rows.size(), 50U);
+  for (const auto& row : rows) {
+    SCOPED_TRACE(row[0]);
+    const Decoded decoded = decode_image(fixture(row[0]));
+    const ImageShape shape{std::stoi(row[2]), std::stoi(row[1])};
+    EXPECT_EQ(decoded.image.shape(), shape);
+    EXPECT_LE(largest_difference(decoded.image.pixels(), fixture(row[0] + ".rgb")),
+              std::stoi(row[3]));
+    EXPECT_EQ(join(decoded.events), row[4]);
+    EXPECT_EQ(decoded.geometry.source_width, shape.width);
+    EXPECT_EQ(decoded.geometry.source_height, shape.height);
+    EXPECT_TRUE(decoded.geometry.is_whole());
+  }
+}
+
+TEST(Decode, ArithmeticCodingIsReadLikeHuffman) {
+  const Image image = gradient(40, 56);
+  EXPECT_EQ(decode_image(encode_jpeg(image, true)).image.pixels(),
+            decode_image(encode_jpeg(image, false)).image.pixels());
+}
+
+TEST(Decode, ContentDecidesNotTheName) {
+  EXPECT_EQ(refusal({}), "the file is empty");
+  EXPECT_NE(refusal({'G', 'I', 'F', '8', '9', 'a'}).find("unsupported format GIF;"),
+            std::string::npos);
+  EXPECT_NE(refusal({1, 2, 0xAB}).find("it begins with 01 02 AB)"), std::string::npos);
+  const std::string pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0";
+  EXPECT_NE(refusal({pointer.begin(), pointer.end()}).find("Git LFS pointer"), std::string::npos);
+  const std::string heic(
+      "\0\0\0\x18"
+      "ftypheic\0\0",
+      14);
+  EXPECT_NE(refusal({heic.begin(), heic.end()}).find("unsupported format HEIC"), std::string::npos);
+}
+
+// Damage ------------------------------------------------------------------------------------------
+
+TEST(Decode, TruncatedJpeg) {
+  const Bytes whole = encode_jpeg(gradient(96, 128), false);
+  Bytes no_end(whole.begin(), whole.end() - 2);
+  const Decoded complete = decode_image(no_end);
+  EXPECT_EQ(complete.image.pixels(), decode_image(whole).image.pixels());
+
+  const Bytes half(whole.begin(),
+                   whole.begin() + static_cast<std::ptrdiff_t>(whole.size() * 6 / 10));
+  EXPECT_EQ(refusal(half), "JPEG: the data ended before the last block");
+  DecodeOptions options;
+  options.accept_truncated = true;
+  const Decoded accepted = decode_image(half, options);
+  EXPECT_EQ(join(accepted.events), "damaged JPEG accepted");
+  const std::size_t first_rows = 16 * 128 * 3;
+  EXPECT_TRUE(std::equal(accepted.image.pixels().begin(),
+                         accepted.image.pixels().begin() + first_rows,
+                         complete.image.pixels().begin()));
+}
+
+TEST(Decode, EveryTruncationIsRefusedOrComplete) {
+  for (const std::string name :
+       {"rgb420.jpg", "progressive.jpg", "cmyk.jpg", "palette_alpha.png", "exif6.png", "lossy.webp",
+        "rgba.webp", "exif5.webp", "rgb.bmp", "rle8.bmp", "rgb565.bmp", "lzw.tif", "big.tif",
+        "bilevel.tif", "orientation6.tif"}) {
+    SCOPED_TRACE(name);
+    const Bytes whole = fixture(name);
+    const Bytes expected = decode_image(whole).image.pixels();
+    std::size_t shortest = whole.size();
+    for (std::size_t size = 0; size < whole.size(); ++size) {
+      try {
+        const Decoded decoded = decode_image(Bytes(whole.begin(), whole.begin() + size));
+        shortest = std::min(shortest, size);
+        EXPECT_EQ(decoded.image.pixels(), expected) << "cut to " << size << " bytes";
+      } catch (const SampleError&) {
+      }
+    }
+    // No more than an end marker, a trailer or padding may be missing.
+    EXPECT_GE(shortest + 16, whole.size());
+  }
+}
+
+TEST(Decode, CorruptBytesNeverDoMoreThanRejectASample) {
+  DecodeOptions accepting;
+  accepting.accept_truncated = true;
+  accepting.max_pixels = 1'000'000;
+  Rng rng(1, "corrupt bytes", 0);
+  for (const auto& row : read_table(kFixtures + "list.tsv")) {
+    const Bytes whole = fixture(row[0]);
+    for (int trial = 0; trial < 60; ++trial) {
+      Bytes bytes = whole;
+      for (std::uint32_t i = 0; i <= rng.below(6); ++i) {
+        bytes[rng.below(static_cast<std::uint32_t>(bytes.size()))] =
+            static_cast<std::uint8_t>(rng.next_u32());
+      }
+      try {
+        const Decoded decoded = decode_image(bytes, accepting);
+        EXPECT_GT(decoded.image.shape().bytes(), 0U);
+      } catch (const SampleError&) {
+      }
+    }
+  }
+}
+
+TEST(Decode, NothingIsPrintedForBrokenFiles) {
+  testing::internal::CaptureStderr();
+  testing::internal::CaptureStdout();
+  std::map<std::string, int> refused;
+  for (const std::string name :
+       {"rgb420.jpg", "progressive.jpg", "palette_alpha.png", "rgb16.png", "exif5.webp", "rle8.bmp",
+        "rgb565.bmp", "lzw.tif", "big.tif", "bilevel.tif", "gray16.tif", "palette.tif"}) {
+    const Bytes whole = fixture(name);
+    for (std::size_t at = 0; at < whole.size(); ++at) {
+      Bytes bytes = whole;
+      bytes[at] ^= 0xFF;
+      if (!refusal(bytes).empty()) ++refused[name];
+    }
+  }
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+  EXPECT_EQ(testing::internal::GetCapturedStdout(), "");
+  EXPECT_EQ(refused.size(), 12U);
+  // Others still get through.
+  testing::internal::CaptureStderr();
+  std::cerr << "one " << 2 << std::endl;
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "one 2\n");
+}
+
+void put_u32(Bytes& bytes, std::size_t at, std::uint32_t value, bool big_endian) {
+  for (int i = 0; i < 4; ++i) {
+    bytes[at + static_cast<std::size_t>(i)] =
+        static_cast<std::uint8_t>(value >> (big_endian ? 24 - 8 * i : 8 * i));
+  }
+}
+
+TEST(Decode, SizesAreCheckedBeforeMemoryIsTaken) {
+  DecodeOptions options;
+  options.max_pixels = 23 * 17 - 1;
+  for (const std::string name : {"rgb444.jpg", "rgb.png", "lossy.webp", "lossless.webp",
+                                 "exif3.webp", "rgb.bmp", "rgb.tif", "big.tif"}) {
+    SCOPED_TRACE(name);
+    EXPECT_EQ(refusal(fixture(name), options),
+              "an image of 23x17 pixels is above max_pixels = 390");
+  }
+  // Headers that promise far more than memory holds.
+  Bytes png = fixture("rgb.png");
+  put_u32(png, 16, 0x7FFFFFFF, true);
+  put_u32(png, 20, 0x7FFFFFFF, true);
+  EXPECT_EQ(refusal(png).substr(0, 47), "an image of 2147483647x2147483647 pixels is abo");
+  Bytes bmp = fixture("rgb.bmp");
+  put_u32(bmp, 18, 0x7FFFFFFF, false);
+  put_u32(bmp, 22, 0x80000000, false);
+  EXPECT_EQ(refusal(bmp), "BMP: the data ended before the last row");
+  Bytes rle = fixture("rle8.bmp");
+  put_u32(rle, 18, 0x7FFFFFFF, false);
+  EXPECT_NE(refusal(rle).find("above max_pixels"), std::string::npos);
+  put_u32(rle, 18, 0, false);
+  EXPECT_EQ(refusal(rle), "BMP: a width of 0");
+}
+
+// DCT scaling -------------------------------------------------------------------------------------
+
+SizeDemand demand_of(int height, int width, double bottom = 0) {
+  SizeDemand demand;
+  demand.full = false;
+  demand.region = {height, width};
+  demand.crop_bottom = bottom;
+  return demand;
+}
+
+TEST(Decode, ReductionKeepsTheDemandedPixels) {
+  EXPECT_EQ(choose_dct_reduction(1024, 695, {}), 1);
+  EXPECT_EQ(choose_dct_reduction(1024, 695, demand_of(128, 128, 20)), 4);
+  EXPECT_EQ(choose_dct_reduction(1024, 532, demand_of(128, 128, 20)), 4);
+  EXPECT_EQ(choose_dct_reduction(1024, 531, demand_of(128, 128, 20)), 2);
+  EXPECT_EQ(choose_dct_reduction(1024, 1044, demand_of(128, 128, 20)), 8);
+  EXPECT_EQ(choose_dct_reduction(1024, 695, demand_of(696, 1, 0)), 1);
+  EXPECT_EQ(choose_dct_reduction(1024, 20, demand_of(128, 128, 20)), 1);
+  EXPECT_EQ(choose_dct_reduction(1024, 10, demand_of(128, 128, 20)), 1);
+}
+
+TEST(Decode, ScaledJpegKeepsPositionsExactly) {
+  // 1021 x 695 at 1/4 is 256 x 174, which would cover 1024 x 696.
+  const Bytes bytes = encode_jpeg(gradient(695, 1021), false);
+  DecodeOptions options;
+  options.demand = demand_of(128, 128, 20);
+  const Decoded scaled = decode_image(bytes, options);
+  EXPECT_EQ(scaled.image.shape(), (ImageShape{174, 256}));
+  EXPECT_EQ(scaled.geometry.region, (RectF{0, 0, 1021, 695}));
+  EXPECT_EQ(scaled.geometry.region_in(scaled.image.shape()), (RectF{0, 0, 255.25, 173.75}));
+
+  const Decoded full = decode_image(bytes);
+  EXPECT_EQ(full.image.shape(), (ImageShape{695, 1021}));
+  Image from_scaled(128, 128);
+  Image from_full(128, 128);
+  resize_area(scaled.image.view(), scaled.geometry.region_in(scaled.image.shape()),
+              from_scaled.view());
+  resize_area(full.image.view(), full.geometry.region_in(full.image.shape()), from_full.view());
+  EXPECT_LE(largest_difference(from_scaled.pixels(), from_full.pixels()), 3);
+
+  options.dct_scaling = false;
+  EXPECT_EQ(decode_image(bytes, options).image.pixels(), full.image.pixels());
+}
+
+TEST(Decode, ScalingFollowsTheOrientation) {
+  // Wide as stored, tall when upright: the margins and the demand are about the upright image.
+  const Bytes plain = encode_jpeg(gradient(301, 603), false);
+  DecodeOptions options;
+  options.demand = demand_of(140, 70, 40);
+  for (int orientation = 1; orientation <= 8; ++orientation) {
+    SCOPED_TRACE(orientation);
+    Bytes bytes = {0xFF, 0xD8, 0xFF, 0xE1, 0,   34,  'E', 'x',
+                   'i',  'f',  0,    0,    'M', 'M', 0,   42,
+                   0,    0,    0,    8,    0,   1,   1,   0x12,
+                   0,    3,    0,    0,    0,   1,   0,   static_cast<std::uint8_t>(orientation),
+                   0,    0,    0,    0,    0,   0};
+    bytes.insert(bytes.end(), plain.begin() + 2, plain.end());
+    const bool swapped = orientation >= 5;
+    const Decoded full = decode_image(bytes);
+    EXPECT_EQ(full.image.shape(), swapped ? (ImageShape{603, 301}) : (ImageShape{301, 603}));
+    const Decoded scaled = decode_image(bytes, options);
+    // Upright 301 x 603 less 40 at 1/4: 75 x 140. Upright 603 x 301: 261 rows give no 140 at 1/2.
+    EXPECT_EQ(scaled.image.shape(), swapped ? (ImageShape{151, 76}) : (ImageShape{301, 603}));
+    Image from_scaled(48, 48);
+    Image from_full(48, 48);
+    resize_area(scaled.image.view(), scaled.geometry.region_in(scaled.image.shape()),
+                from_scaled.view());
+    resize_area(full.image.view(), full.geometry.region_in(full.image.shape()), from_full.view());
+    EXPECT_LE(largest_difference(from_scaled.pixels(), from_full.pixels()), 3);
+  }
+}
+
+TEST(DecodeStage, TakesParametersAndDemand) {
+  const Bytes bytes = encode_jpeg(gradient(400, 600), false);
+  const auto shape = [&bytes](const std::map<std::string, Value>& given, const SizeDemand* demand) {
+    const auto stage = make_transform(image_decode_info(), given);
+    if (demand != nullptr) stage->set_demand(*demand);
+    MemoryOutput out;
+    Rng rng(1, "test", 0);
+    stage->process({SampleInfo{}, bytes, {}, {}}, rng, out);
+    EXPECT_EQ(out.geometry->region, (RectF{0, 0, 600, 400}));
+    return out.pixels.shape();
+  };
+  const SizeDemand demand = demand_of(100, 100);
+  EXPECT_EQ(shape({}, nullptr), (ImageShape{400, 600}));
+  EXPECT_EQ(shape({}, &demand), (ImageShape{100, 150}));
+  EXPECT_EQ(shape({{"dct_scaling", false}}, &demand), (ImageShape{400, 600}));
+  EXPECT_EQ(shape({{"min_size", std::int64_t{101}}}, &demand), (ImageShape{200, 300}));
+  EXPECT_EQ(shape({{"min_size", std::int64_t{50}}}, nullptr), (ImageShape{50, 75}));
+}
+
+TEST(DecodeStage, TruncatedIsAParameter) {
+  Bytes bytes = encode_jpeg(gradient(96, 128), false);
+  bytes.resize(bytes.size() / 2);
+  MemoryOutput out;
+  Rng rng(1, "test", 0);
+  const StageInput in{SampleInfo{}, bytes, {}, {}};
+  EXPECT_THROW(make_transform(image_decode_info(), {})->process(in, rng, out), SampleError);
+  make_transform(image_decode_info(), {{"truncated", std::string("accept")}})
+      ->process(in, rng, out);
+  EXPECT_EQ(out.events, (std::map<std::string, int>{{"damaged JPEG accepted", 1}}));
+}
+
+// EXIF --------------------------------------------------------------------------------------------
+
+TEST(Exif, GarbageIsNoOrientation) {
+  const Bytes good = {'I', 'I', 42, 0, 8, 0, 0, 0, 1, 0, 0x12, 1, 3, 0, 1, 0, 0, 0, 6, 0, 0, 0};
+  ASSERT_EQ(read_orientation(good), Orientation::kRotateRight);
+  for (std::size_t size = 0; size < good.size(); ++size) {
+    const Bytes cut(good.begin(), good.begin() + static_cast<std::ptrdiff_t>(size));
+    // All but the padding of the value is needed.
+    EXPECT_EQ(read_orientation(cut), size < 20 ? Orientation::kNormal : Orientation::kRotateRight);
+  }
+  for (const std::uint8_t value : {0, 9, 255}) {
+    Bytes bad = good;
+    bad[18] = value;
+    EXPECT_EQ(read_orientation(bad), Orientation::kNormal);
+  }
+  Bytes far = good;
+  far[4] = far[5] = far[6] = far[7] = 0xFF;  // the directory is said to lie at 4 GB
+  EXPECT_EQ(read_orientation(far), Orientation::kNormal);
+  Bytes many = good;
+  many[8] = many[9] = 0xFF;  // 65,535 entries
+  many[10] = 0x13;           // none of them the orientation
+  EXPECT_EQ(read_orientation(many), Orientation::kNormal);
+}
+
+// Real files --------------------------------------------------------------------------------------
+
+/// Files of which Pillow makes something and we do not, and why. (For the JPEGs libjpeg only
+/// warns.)
+const std::map<std::string, std::string> kRefusedOnPurpose = {
+    {"exif/corrupted.jpg", "the data ended before the last block"},
+    {"jpegdec_crash/1cbb1bb37d62c44f67374cd451643dc4.jpg", "the data ended before the last block"},
+    {"jpegdec_crash/5482a54657765056f1a94116a8dbffe7.jpg", "the data is corrupt (bad code)"},
+    {"jpegdec_crash/7997b6b229f25315d33f5c7085e37500.jpg", "the data ended before the last block"},
+    {"jpegdec_crash/b55977028a3a574336966b6536640fc9.jpg", "the data ended before the last block"},
+    {"pngsuite/xcsn0g01.png", "IDAT: CRC error"}};
+
+/// Files that are stored lying down; the manifest gives sizes as stored.
+const std::set<std::string> kLyingDown = {"exif/landscape_5.jpg",    "exif/landscape_8.jpg",
+                                          "exif/portrait_5.jpg",     "exif/portrait_6.jpg",
+                                          "exif/portrait_7.jpg",     "exif/portrait_8.jpg",
+                                          "made/aircraft_exif6.jpg", "imageio/rommel.jpg"};
+
+TEST(DecodeHostile, EveryFileIsDecodedOrRejected) {
+  const std::string root = kData + "hostile/";
+  if (!fs::exists(root)) GTEST_SKIP() << "the corpus of hostile files is not at " << root;
+  const auto rows = read_table(root + "MANIFEST.tsv");
+  ASSERT_GT(rows.size(), 200U);
+  int decoded_files = 0;
+  for (std::size_t i = 1; i < rows.size(); ++i) {
+    const std::string& name = rows[i][0];
+    SCOPED_TRACE(name);
+    const Bytes bytes = read_file(root + name);
+    const std::string format = rows[i][2];
+    const bool ours = std::set<std::string>{"JPEG", "PNG", "WEBP", "BMP", "TIFF"}.count(format) > 0;
+    const bool fine = ours && rows[i][5] == "ok";
+    try {
+      const Decoded decoded = decode_image(bytes);
+      ++decoded_files;
+      const ImageShape shape = decoded.image.shape();
+      const bool lying = kLyingDown.count(name) > 0;
+      const std::string size = std::to_string(lying ? shape.height : shape.width) + "x" +
+                               std::to_string(lying ? shape.width : shape.height);
+      if (fine) {
+        EXPECT_EQ(size, rows[i][4]);
+      }
+      EXPECT_EQ(kRefusedOnPurpose.count(name), 0U) << "is decoded after all";
+    } catch (const SampleError& error) {
+      const auto known = kRefusedOnPurpose.find(name);
+      if (known != kRefusedOnPurpose.end()) {
+        EXPECT_NE(std::string(error.what()).find(known->second), std::string::npos) << error.what();
+      } else {
+        EXPECT_FALSE(fine) << error.what();
+      }
+    }
+    // Whatever else is asked of it, the worst is a reject.
+    DecodeOptions options;
+    options.accept_truncated = true;
+    options.demand = demand_of(64, 64, 20);
+    try {
+      decode_image(bytes, options);
+    } catch (const SampleError&) {
+    }
+  }
+  EXPECT_GT(decoded_files, 140);
+}
+
+TEST(DecodePhotos, ScaledDecodingLooksLikeFullDecoding) {
+  const std::string root = kData + "fgvc-aircraft-2013b/data/images";
+  if (!fs::exists(root)) GTEST_SKIP() << "FGVC-Aircraft is not at " << root;
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(root)) files.push_back(entry.path());
+  std::sort(files.begin(), files.end());
+  double sum = 0;
+  int worst = 0;
+  int scaled_files = 0;
+  const std::size_t step = std::max<std::size_t>(1, files.size() / 40);
+  for (std::size_t i = 0; i < files.size(); i += step) {
+    SCOPED_TRACE(files[i].string());
+    const Bytes bytes = read_file(files[i]);
+    DecodeOptions options;
+    options.demand = demand_of(128, 128, 20);
+    Image images[2];
+    for (const bool scaling : {false, true}) {
+      options.dct_scaling = scaling;
+      Decoded decoded = decode_image(bytes, options);
+      if (scaling && decoded.geometry.source_width != decoded.image.shape().width) ++scaled_files;
+      decoded.geometry.region.height -= 20;
+      images[scaling].reshape(128, 128);
+      resize_area(decoded.image.view(), decoded.geometry.region_in(decoded.image.shape()),
+                  images[scaling].view());
+    }
+    sum += mean_difference(images[0].pixels(), images[1].pixels());
+    worst = std::max(worst, largest_difference(images[0].pixels(), images[1].pixels()));
+  }
+  const double mean =
+      sum / std::ceil(static_cast<double>(files.size()) / static_cast<double>(step));
+  std::printf("scaled against full decoding at 128x128: mean %.3f, largest %d of 255\n", mean,
+              worst);
+  EXPECT_GT(scaled_files, 30);
+  EXPECT_LT(mean, 1.4);  // 1.7 when the pixels over the edge are not reckoned with
+}
+
+}  // namespace
+}  // namespace gp
