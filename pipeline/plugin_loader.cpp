@@ -1,12 +1,14 @@
 #include "pipeline/plugin_loader.hpp"
 
 #include <dlfcn.h>
+#include <elf.h>
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <fstream>
 #include <set>
 #include <string_view>
 #include <utility>
@@ -58,8 +60,35 @@ std::string list_lines(const std::vector<fs::path>& paths) {
   return text;
 }
 
+/// dlopen maps a file without asking how long it is, and touching what a truncated one lacks is a
+/// SIGBUS. So the loadable segments are compared with the file's size first; everything else that
+/// may be wrong with a file, dlopen reports.
+void check_complete(const fs::path& file, const std::string& what) {
+  std::ifstream in(file, std::ios::binary);
+  Elf64_Ehdr header{};
+  if (!in.read(reinterpret_cast<char*>(&header), sizeof header) ||
+      std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 || header.e_ident[EI_CLASS] != ELFCLASS64 ||
+      header.e_phentsize != sizeof(Elf64_Phdr)) {
+    return;
+  }
+  const std::uint64_t size = fs::file_size(file);
+  std::uint64_t needed = header.e_phoff + std::uint64_t{header.e_phnum} * sizeof(Elf64_Phdr);
+  in.seekg(static_cast<std::streamoff>(header.e_phoff));
+  Elf64_Phdr segment{};
+  for (int i = 0; i < header.e_phnum; ++i) {
+    if (!in.read(reinterpret_cast<char*>(&segment), sizeof segment)) break;
+    if (segment.p_type == PT_LOAD) needed = std::max(needed, segment.p_offset + segment.p_filesz);
+  }
+  if (size < needed) {
+    throw PluginError(what + " cannot be loaded: the file is truncated, it has " +
+                      std::to_string(size) + " bytes of at least " + std::to_string(needed) +
+                      ". Copy or build it again.");
+  }
+}
+
 /// Loads a shared library for good. `what` begins the message.
 void* open_library(const fs::path& file, const std::string& what) {
+  check_complete(file, what);
   dlerror();
   // RTLD_NOW: a missing symbol shows here and not in the middle of a run. RTLD_LOCAL: plugins don't
   // see each other. RTLD_NODELETE: tables and code stay valid for ever.

@@ -80,23 +80,8 @@ ParamSpec param_spec(const gp_param& param, const std::string& where) {
   if ((param.flags & ~(GP_PARAM_REQUIRED | GP_PARAM_MIN | GP_PARAM_MAX)) != 0) {
     fail("has unknown flags (" + std::to_string(param.flags) + ")");
   }
-  const bool ranged = (param.flags & (GP_PARAM_MIN | GP_PARAM_MAX)) != 0;
   if ((param.flags & GP_PARAM_MIN) != 0) spec.min = param.min;
   if ((param.flags & GP_PARAM_MAX) != 0) spec.max = param.max;
-  if (ranged && param.type != GP_TYPE_INT && param.type != GP_TYPE_REAL &&
-      param.type != GP_TYPE_REAL_LIST) {
-    fail("has a range, which only numbers have");
-  }
-  // The negation also refuses NaN.
-  if (spec.min && spec.max && !(*spec.min <= *spec.max)) {
-    fail("has min = " + to_string(*spec.min) + " greater than max = " + to_string(*spec.max));
-  }
-  if ((spec.min && std::isnan(*spec.min)) || (spec.max && std::isnan(*spec.max))) {
-    fail("has a range that is not a number");
-  }
-  if (param.n_choices > 0 && param.type != GP_TYPE_CHOICE) {
-    fail("has choices, but its type is not GP_TYPE_CHOICE");
-  }
   Value default_value;
   switch (param.type) {
     case GP_TYPE_BOOL:
@@ -134,6 +119,21 @@ ParamSpec param_spec(const gp_param& param, const std::string& where) {
       break;
     default:
       fail("has the unknown type " + std::to_string(param.type));
+  }
+  const bool ranged = spec.min || spec.max;
+  if (ranged && param.type != GP_TYPE_INT && param.type != GP_TYPE_REAL &&
+      param.type != GP_TYPE_REAL_LIST) {
+    fail("has a range, which only numbers have");
+  }
+  // The negation also refuses NaN.
+  if (spec.min && spec.max && !(*spec.min <= *spec.max)) {
+    fail("has min = " + to_string(*spec.min) + " greater than max = " + to_string(*spec.max));
+  }
+  if ((spec.min && std::isnan(*spec.min)) || (spec.max && std::isnan(*spec.max))) {
+    fail("has a range that is not a number");
+  }
+  if (param.n_choices > 0 && param.type != GP_TYPE_CHOICE) {
+    fail("has choices, but its type is not GP_TYPE_CHOICE");
   }
   if (param.type == GP_TYPE_CHOICE) {
     if (param.n_choices == 0 || param.choices == nullptr) fail("is a choice without choices");

@@ -1,0 +1,1 @@
+#include "tests/plugins/abi_header.inc"
