@@ -31,29 +31,55 @@ int reflect101(int i, int size) {
   return i < size ? i : period - i;
 }
 
+/// Blends four neighbouring pixels; fx and fy are the shares of the right and the lower ones.
+inline void blend(const std::uint8_t* top_left, const std::uint8_t* top_right,
+                  const std::uint8_t* bottom_left, const std::uint8_t* bottom_right, float fx,
+                  float fy, std::uint8_t* target) {
+  for (int c = 0; c < kChannels; ++c) {
+    const float top = top_left[c] * (1 - fx) + top_right[c] * fx;
+    const float bottom = bottom_left[c] * (1 - fx) + bottom_right[c] * fx;
+    target[c] = static_cast<std::uint8_t>(top * (1 - fy) + bottom * fy + 0.5F);
+  }
+}
+
+/// The input at (xi, yi), anywhere, with its borders reflected.
+void sample_reflected(ConstImageView in, double xi, double yi, std::uint8_t* target) {
+  // Coordinates are clamped so that a wild matrix cannot overflow an int.
+  constexpr double kFar = 1 << 24;
+  xi = std::clamp(xi, -kFar, kFar);
+  yi = std::clamp(yi, -kFar, kFar);
+  const double x_floor = std::floor(xi);
+  const double y_floor = std::floor(yi);
+  const int x0 = kChannels * reflect101(static_cast<int>(x_floor), in.width);
+  const int x1 = kChannels * reflect101(static_cast<int>(x_floor) + 1, in.width);
+  const std::uint8_t* row0 = in.row(reflect101(static_cast<int>(y_floor), in.height));
+  const std::uint8_t* row1 = in.row(reflect101(static_cast<int>(y_floor) + 1, in.height));
+  blend(row0 + x0, row0 + x1, row1 + x0, row1 + x1, static_cast<float>(xi - x_floor),
+        static_cast<float>(yi - y_floor), target);
+}
+
 }  // namespace
 
 void warp_affine(ConstImageView in, const Affine& map, ImageView out) {
-  // Coordinates are clamped so that a wild matrix cannot overflow an int.
-  constexpr double kFar = 1 << 24;
+  const double x_end = in.width - 1;
+  const double y_end = in.height - 1;
   for (int y = 0; y < out.height; ++y) {
     std::uint8_t* target = out.row(y);
     for (int x = 0; x < out.width; ++x, target += kChannels) {
-      const double xi = std::clamp(map.m[0] * x + map.m[1] * y + map.m[2], -kFar, kFar);
-      const double yi = std::clamp(map.m[3] * x + map.m[4] * y + map.m[5], -kFar, kFar);
-      const double x_floor = std::floor(xi);
-      const double y_floor = std::floor(yi);
-      const auto fx = static_cast<float>(xi - x_floor);
-      const auto fy = static_cast<float>(yi - y_floor);
-      const int x0 = reflect101(static_cast<int>(x_floor), in.width);
-      const int x1 = reflect101(static_cast<int>(x_floor) + 1, in.width);
-      const std::uint8_t* row0 = in.row(reflect101(static_cast<int>(y_floor), in.height));
-      const std::uint8_t* row1 = in.row(reflect101(static_cast<int>(y_floor) + 1, in.height));
-      for (int c = 0; c < kChannels; ++c) {
-        const float top = row0[x0 * kChannels + c] * (1 - fx) + row0[x1 * kChannels + c] * fx;
-        const float bottom = row1[x0 * kChannels + c] * (1 - fx) + row1[x1 * kChannels + c] * fx;
-        target[c] = static_cast<std::uint8_t>(top * (1 - fy) + bottom * fy + 0.5F);
+      // Each from scratch: steps would add up rounding errors, and mirrors would not be exact.
+      const double xi = map.m[0] * x + map.m[1] * y + map.m[2];
+      const double yi = map.m[3] * x + map.m[4] * y + map.m[5];
+      if (!(xi >= 0 && xi < x_end && yi >= 0 && yi < y_end)) {
+        sample_reflected(in, xi, yi, target);
+        continue;
       }
+      // Inside, where nearly all pixels are: no borders to look at, and truncation is floor.
+      const int x0 = static_cast<int>(xi);
+      const int y0 = static_cast<int>(yi);
+      const std::uint8_t* top = in.row(y0) + static_cast<std::ptrdiff_t>(x0) * kChannels;
+      const std::uint8_t* bottom = top + in.stride;
+      blend(top, top + kChannels, bottom, bottom + kChannels, static_cast<float>(xi - x0),
+            static_cast<float>(yi - y0), target);
     }
   }
 }
