@@ -110,8 +110,8 @@ std::string Config::resolved_yaml() const {
     for (const std::string& value : values) yaml += (yaml.size() > 1 ? ", " : "") + text(value);
     return yaml + "]";
   };
-  std::vector<const ParamSpec*> source_specs;
-  if (!stages.empty()) source_specs = all_specs(*stages.front().info);
+  std::vector<const ParamSpec*> overridable;
+  if (!stages.empty()) overridable = overridable_specs(*stages.front().info);
 
   std::string yaml = "name: " + text(name) + "\nseed: " + std::to_string(seed) + "\n";
   if (!plugins.empty()) yaml += "plugins: " + list(plugins) + "\n";
@@ -123,7 +123,7 @@ std::string Config::resolved_yaml() const {
     for (const ParamSpec* spec : all_specs(*stage.info)) {
       const auto value = stage.params.values().find(spec->name);
       if (value == stage.params.values().end()) continue;
-      yaml += "    " + spec->name + ": " + yaml_value(value->second, *spec, source_specs) + "\n";
+      yaml += "    " + spec->name + ": " + yaml_value(value->second, *spec, overridable) + "\n";
     }
   }
   yaml += "run:\n";

@@ -211,11 +211,7 @@ class Checker {
     const auto source = std::find_if(entries_.begin(), entries_.end(), [](const Entry& entry) {
       return entry.info != nullptr && is_source(*entry.info);
     });
-    if (source != entries_.end()) {
-      auto overridable = all_specs(*source->info);
-      overridable.push_back(&held_out_fraction_spec());
-      reader_.set_overridable(std::move(overridable));
-    }
+    if (source != entries_.end()) reader_.set_overridable(overridable_specs(*source->info));
     for (const Entry& entry : entries_) check_params(entry);
     check_kinds();
     check_in_flight();

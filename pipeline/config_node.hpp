@@ -78,7 +78,7 @@ class ValueReader {
   ValueReader(std::filesystem::path folder, Problems& problems)
       : folder_(std::move(folder)), problems_(problems) {}
 
-  /// What kOverrides parameters may name: the source's parameters.
+  /// What kOverrides parameters may name: see overridable_specs.
   void set_overridable(std::vector<const ParamSpec*> specs) { overridable_ = std::move(specs); }
 
   /// Empty after a problem. `where` begins every message, such as "stages[4] 'augment.flip': ".
@@ -114,12 +114,14 @@ ParsedReal parse_real(const std::string& text);
 /// Seeds: 0 .. 2^64 - 1.
 std::optional<std::uint64_t> parse_unsigned(const std::string& text);
 
-/// A parameter's value as YAML, with types known. `source` are the specs behind overrides.
+/// A parameter's value as YAML, with types known: `overridable` are the specs behind overrides.
 std::string yaml_value(const Value& value, const ParamSpec& spec,
                        const std::vector<const ParamSpec*>& overridable);
 
 /// The parameters of a stage: its own and, for a source, those that every source has.
 std::vector<const ParamSpec*> all_specs(const StageInfo& info);
+/// What an `overrides` parameter of an evaluator may name.
+std::vector<const ParamSpec*> overridable_specs(const StageInfo& source);
 const ParamSpec* find_spec(const std::vector<const ParamSpec*>& specs, std::string_view name);
 std::vector<std::string> names_of(const std::vector<const ParamSpec*>& specs);
 

@@ -353,6 +353,12 @@ std::vector<const ParamSpec*> all_specs(const StageInfo& info) {
   return specs;
 }
 
+std::vector<const ParamSpec*> overridable_specs(const StageInfo& source) {
+  auto specs = all_specs(source);
+  specs.push_back(&held_out_fraction_spec());
+  return specs;
+}
+
 const ParamSpec* find_spec(const std::vector<const ParamSpec*>& specs, std::string_view name) {
   for (const ParamSpec* spec : specs) {
     if (spec->name == name) return spec;

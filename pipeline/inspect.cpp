@@ -129,7 +129,7 @@ std::string params_text(const StageInfo& info, bool common) {
   for (const ParamSpec* spec : specs) {
     if (is_common(info, *spec) != common) continue;
     text += "  " + padded(spec->name, width) + "  " + signature(*spec) + "\n";
-    if (!spec->doc.empty()) text += "  " + padded("", width) + "    " + spec->doc + "\n";
+    if (!spec->doc.empty()) text += "  " + padded("", width) + "  " + spec->doc + "\n";
   }
   return text;
 }
@@ -193,17 +193,17 @@ std::string describe_stages(const StageRegistry& registry) {
 
 std::string describe_stage(const StageInfo& info) {
   std::string text = info.name + "\n  " + info.doc + "\n\n";
-  text += "  kinds    " + kinds(info) + "\n";
-  text += "  origin   " + info.origin + "\n";
+  text += "  kinds     " + kinds(info) + "\n";
+  text += "  origin    " + info.origin + "\n";
   if (info.in == Kind::kBytes || info.in == Kind::kImage) {
-    text += std::string("  threads  ") +
+    text += std::string("  threads   ") +
             (info.concurrency == Concurrency::kSerial ? "one sample at a time"
                                                       : "any number of samples at once") +
             "\n";
   }
-  text += std::string("  random   ") +
+  text += std::string("  random    ") +
           (info.random ? "yes: reproducible from the seed; left out of evaluation" : "no") + "\n";
-  if (info.geometric) text += "  geometry one resampling together with its geometric neighbours\n";
+  if (info.geometric) text += "  geometry  one resampling together with its geometric neighbours\n";
 
   const std::string own = params_text(info, false);
   text += "\nParameters\n" + (own.empty() ? "  none\n" : own);

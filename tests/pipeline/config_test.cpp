@@ -677,6 +677,14 @@ TEST(ConfigCheck, OverridesFollowTheSource) {
       "configs/a.yaml:16:114: stages[9] 'evaluate.quality': held_out.limit = x is not a whole "
       "number\n"
       "3 errors");
+  EXPECT_EQ(check(good_but("{split: test}", "{fraction: 0.1}"))
+                .stages.back()
+                .params.overrides("held_out")
+                .at("fraction"),
+            "0.1");
+  EXPECT_EQ(error_of(good_but("{split: test}", "{fraction: 10%}")),
+            "configs/a.yaml:16:91: stages[9] 'evaluate.quality': held_out.fraction = 10% is not a "
+            "number; write 0.1");
   EXPECT_EQ(
       error_of(good_but("{split: test}", "test")),
       "configs/a.yaml:16:80: stages[9] 'evaluate.quality': held_out is 'test'; expected a map "
@@ -907,9 +915,9 @@ TEST(ResolvedYaml, HardValuesSurvive) {
                                           "\xc2\x85",
                                           "\xe2\x80\xa8",
                                           "\xef\xbb\xbf"};
-  Config config =
-      check(good_but("held_out: {split: test}",
-                     "held_out: {weights: [0.5, 1], label: x, limit: 7, shuffle: false}"));
+  Config config = check(good_but(
+      "held_out: {split: test}",
+      "held_out: {weights: [0.5, 1], label: x, limit: 7, shuffle: false, fraction: 1e-5}"));
   for (const std::string& text : texts) {
     config.stages[0].params.set("label", text);
     config.stages[0].params.set("root", "/" + text);
