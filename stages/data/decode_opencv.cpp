@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <iostream>
 #include <limits>
 #include <opencv2/core.hpp>
@@ -103,6 +104,14 @@ Geometry decode_with_opencv(ImageFormat format, std::span<const std::uint8_t> by
   check_image_size(header.width, header.height, options);
   if (format == ImageFormat::kTiff) {
     check_image_size(header.block_width, header.block_height, options);
+  }
+  std::vector<std::uint8_t> patched;
+  if (header.alpha_kind_bytes > 0) {
+    // "Some other sample" instead of alpha, so that it is dropped.
+    patched.assign(bytes.begin(), bytes.end());
+    std::fill_n(patched.begin() + static_cast<std::ptrdiff_t>(header.alpha_kind_at),
+                header.alpha_kind_bytes, std::uint8_t{0});
+    bytes = patched;
   }
   const cv::Mat pixels = decode(format, bytes);
 

@@ -183,7 +183,14 @@ enum TiffTag : std::uint16_t {
   kTiffSampleFormat = 339
 };
 
-enum TiffPhotometric : std::uint64_t { kTiffBlackIsZero = 1, kTiffRgb = 2, kTiffPalette = 3 };
+constexpr std::uint64_t kTiffUnassociatedAlpha = 2;
+
+enum TiffPhotometric : std::uint64_t {
+  kTiffBlackIsZero = 1,
+  kTiffRgb = 2,
+  kTiffPalette = 3,
+  kTiffCmyk = 5
+};
 
 /// The numbers of the first directory of a TIFF file.
 class TiffDirectory {
@@ -291,8 +298,16 @@ RasterHeader read_tiff_header(std::span<const std::uint8_t> bytes) {
     header.conversions.push_back("16 bit converted");
   }
   if (photometric <= kTiffBlackIsZero) header.conversions.push_back("gray converted");
+  if (photometric == kTiffCmyk) header.conversions.push_back("CMYK converted");
   if (photometric == kTiffPalette) header.conversions.push_back("palette converted");
-  if (directory.find(kTiffExtraSamples).count > 0) header.conversions.push_back("alpha dropped");
+  const TiffDirectory::Field extra = directory.find(kTiffExtraSamples);
+  if (extra.count > 0) {
+    header.conversions.push_back("alpha dropped");
+    if (directory.value(extra, 0) == kTiffUnassociatedAlpha) {
+      header.alpha_kind_at = extra.at;
+      header.alpha_kind_bytes = extra.bytes;
+    }
+  }
 
   if (directory.find(kTiffTileOffsets).count > 0) {
     header.block_width = directory.value_or(kTiffTileWidth, 0);

@@ -18,6 +18,10 @@ struct RasterHeader {
   /// Pixels of the largest piece that is decoded at once, where it may exceed the image.
   std::uint64_t block_width = 0;
   std::uint64_t block_height = 0;
+  /// TIFF with alpha that the colours are not multiplied by yet: where in the file it says so, and
+  /// in how many bytes. libtiff would multiply them.
+  std::uint64_t alpha_kind_at = 0;
+  std::uint64_t alpha_kind_bytes = 0;
   Orientation orientation = Orientation::kNormal;
   std::vector<std::string> conversions;  ///< see DecodeTarget::count
 };
