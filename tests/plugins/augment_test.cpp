@@ -133,11 +133,10 @@ TEST(AffinePlugin, EqualsAlbumentationsShiftScaleRotate) {
     const Image in = smooth_image(height, width);
     Image out(height, width);
     warp_affine(in.view(), map, out.view());
-    // OpenCV rounds coordinates to 1/32 pixel. Neighbouring pixels differ by about 8 levels here,
-    // by up to ten times that where the picture is shrunk to a tenth and mirrored.
+    // OpenCV rounds coordinates to 1/32 pixel; found: 1 level at most, 0.07 on average.
     const Difference d = difference(out.pixels(), c["pixels"].get<std::vector<std::uint8_t>>());
     EXPECT_LE(d.max, 1);
-    EXPECT_LE(d.mean, 0.15);
+    EXPECT_LE(d.mean, 0.1);
   }
 }
 
@@ -185,10 +184,11 @@ TEST(AffinePlugin, PixelsEqualOpenCvsWarpAffine) {
     const Difference on_smooth = difference(result(smooth), opencv_warp(smooth, map));
     EXPECT_LE(on_smooth.max, 1);
     EXPECT_LE(on_smooth.mean, 0.15);
-    // The worst case for coordinates rounded to 1/32: neighbours that differ by up to 255.
+    // The worst case for coordinates rounded to 1/32: neighbours that differ by up to 255. Found:
+    // 6 levels at most, 0.85 on average.
     const Difference on_noise = difference(result(noise), opencv_warp(noise, map));
-    EXPECT_LE(on_noise.max, 10);
-    EXPECT_LE(on_noise.mean, 1.2);
+    EXPECT_LE(on_noise.max, 8);
+    EXPECT_LE(on_noise.mean, 0.9);
   }
 }
 
