@@ -75,6 +75,23 @@ TEST(Shard, BytesDependOnContentOnly) {
   }
 }
 
+TEST(Shard, RemembersNoTimes) {
+  // Two builds within one second would be equal with times in them; this says that there are none.
+  const TemporaryFolder folder;
+  write_shard(folder / "a.h5", 3, 3, 3);
+  const hid_t file = H5Fopen((folder / "a.h5").c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
+  ASSERT_GE(file, 0);
+  for (const char* name : {"/", "images", "crc32c", "labels", "keys"}) {
+    H5O_info_t object{};
+    ASSERT_GE(H5Oget_info_by_name2(file, name, &object, H5O_INFO_TIME, H5P_DEFAULT), 0);
+    EXPECT_EQ(object.atime, 0) << name;
+    EXPECT_EQ(object.mtime, 0) << name;
+    EXPECT_EQ(object.ctime, 0) << name;
+    EXPECT_EQ(object.btime, 0) << name;
+  }
+  H5Fclose(file);
+}
+
 TEST(Shard, SurvivesUnusualNames) {
   const TemporaryFolder folder;
   ShardInfo of = info();
