@@ -1,0 +1,20 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+
+namespace gp {
+
+/// `auto`, `cpu`, `cuda` or `cuda:N` -> a device that works. `auto` is the first GPU where an
+/// NVIDIA driver with a GPU is present, else the CPU.
+///
+/// The CUDA half of libtorch is opened here, when it is asked for, so that machines without a GPU
+/// need none of it. Throws ConfigError for an unknown name, RunError when the GPU cannot be used.
+at::Device resolve_device(const std::string& name);
+
+/// `auto`, `fp32` or `bf16` -> whether to compute in bf16. `auto`: where the device has
+/// instructions for it (CPU: AVX512_BF16 or AMX; GPU: compute capability 8.0).
+bool resolve_bf16(const std::string& precision, at::Device device);
+
+}  // namespace gp

@@ -1,0 +1,133 @@
+#include "stages/torch/random_tensor.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/detail/AcceleratorHooksInterface.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "pipeline/rng.hpp"
+
+// One compilation for each instruction set that makes the loop faster, chosen at load time.
+// Sanitizers instrument the resolver, which runs before they are ready.
+#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define GP_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define GP_CLONES
+#endif
+
+namespace gp {
+namespace {
+
+constexpr int kLanes = 16;
+constexpr std::int64_t kWords = 4 * kLanes;  ///< 32-bit numbers that one call makes
+
+/// Key and upper counter words of Rng(seed, purpose, step); see rng.cpp.
+struct PhiloxStream {
+  std::uint32_t key[2];
+  std::uint32_t step[2];
+
+  explicit PhiloxStream(const RandomKey& random) {
+    const std::uint64_t bits = mix64(random.seed + 0x9E3779B97F4A7C15ULL) ^ hash64(random.purpose);
+    key[0] = static_cast<std::uint32_t>(bits);
+    key[1] = static_cast<std::uint32_t>(bits >> 32);
+    step[0] = static_cast<std::uint32_t>(random.step);
+    step[1] = static_cast<std::uint32_t>(random.step >> 32);
+  }
+};
+
+/// The kWords numbers of the stream that start at block `first` (of 4 numbers). The same as
+/// philox4x32 in a loop, but with the blocks side by side, which compilers turn into vectors.
+GP_CLONES void philox_blocks(const PhiloxStream& stream, std::uint32_t first,
+                             std::uint32_t* __restrict out) {
+  std::uint32_t c0[kLanes], c1[kLanes], c2[kLanes], c3[kLanes];
+  for (int i = 0; i < kLanes; ++i) {
+    c0[i] = first + static_cast<std::uint32_t>(i);
+    c1[i] = 0;
+    c2[i] = stream.step[0];
+    c3[i] = stream.step[1];
+  }
+  std::uint32_t key0 = stream.key[0];
+  std::uint32_t key1 = stream.key[1];
+  for (int round = 0; round < 10; ++round) {
+    for (int i = 0; i < kLanes; ++i) {
+      const std::uint64_t product0 = std::uint64_t{0xD2511F53} * c0[i];
+      const std::uint64_t product1 = std::uint64_t{0xCD9E8D57} * c2[i];
+      c0[i] = static_cast<std::uint32_t>(product1 >> 32) ^ c1[i] ^ key0;
+      c1[i] = static_cast<std::uint32_t>(product1);
+      c2[i] = static_cast<std::uint32_t>(product0 >> 32) ^ c3[i] ^ key1;
+      c3[i] = static_cast<std::uint32_t>(product0);
+    }
+    key0 += 0x9E3779B9;
+    key1 += 0xBB67AE85;
+  }
+  for (int i = 0; i < kLanes; ++i) {
+    out[4 * i] = c0[i];
+    out[4 * i + 1] = c1[i];
+    out[4 * i + 2] = c2[i];
+    out[4 * i + 3] = c3[i];
+  }
+}
+
+template <class T>
+void fill_mask(T* mask, std::int64_t count, std::uint32_t threshold, T kept,
+               const PhiloxStream& stream) {
+  constexpr std::int64_t kPerCall = 2 * kWords;
+  const std::int64_t calls = (count + kPerCall - 1) / kPerCall;
+  at::parallel_for(0, calls, 64, [&](std::int64_t begin, std::int64_t end) {
+    std::uint32_t words[kWords];
+    for (std::int64_t call = begin; call < end; ++call) {
+      philox_blocks(stream, static_cast<std::uint32_t>(call * kLanes), words);
+      T* const out = mask + call * kPerCall;
+      const std::int64_t n = std::min(kPerCall, count - call * kPerCall);
+      for (std::int64_t i = 0; i < n; ++i) {
+        const std::uint32_t half = (words[i / 2] >> (16 * (i % 2))) & 0xFFFF;
+        out[i] = half < threshold ? T(0) : kept;
+      }
+    }
+  });
+}
+
+}  // namespace
+
+void fill_uniform(at::Tensor& tensor, const RandomKey& key, float low, float high) {
+  TORCH_CHECK(tensor.is_cpu() && tensor.is_contiguous() && tensor.scalar_type() == at::kFloat);
+  Rng rng(key.seed, key.purpose, key.step);
+  float* const data = tensor.data_ptr<float>();
+  for (std::int64_t i = 0; i < tensor.numel(); ++i) data[i] = low + (high - low) * rng.uniform();
+}
+
+at::Tensor normal_tensor(at::IntArrayRef sizes, const RandomKey& key) {
+  const at::Tensor tensor = at::empty(sizes, at::kFloat);
+  Rng rng(key.seed, key.purpose, key.step);
+  float* const data = tensor.data_ptr<float>();
+  for (std::int64_t i = 0; i < tensor.numel(); ++i) data[i] = rng.normal();
+  return tensor;
+}
+
+at::Tensor dropout_mask(const at::Tensor& like, double rate, const RandomKey& key) {
+  const at::Tensor mask =
+      at::empty(like.sizes(), like.options().memory_format(at::MemoryFormat::ChannelsLast));
+  const auto threshold = static_cast<std::uint32_t>(std::lround(rate * 65536));
+  const double kept = 1.0 / (1.0 - threshold / 65536.0);
+  const PhiloxStream stream(key);
+  if (!mask.is_cpu()) {
+    at::Generator generator = at::globalContext()
+                                  .getAcceleratorHooksInterface(mask.device().type())
+                                  .getNewGenerator(mask.device().index());
+    generator.set_current_seed(
+        mix64(mix64(key.step) ^ (std::uint64_t{stream.key[1]} << 32 | stream.key[0])));
+    return mask.bernoulli_(1.0 - threshold / 65536.0, generator).mul_(kept);
+  }
+  if (mask.scalar_type() == at::kBFloat16) {
+    fill_mask(mask.data_ptr<at::BFloat16>(), mask.numel(), threshold, at::BFloat16(kept), stream);
+  } else {
+    TORCH_CHECK(mask.scalar_type() == at::kFloat, "dropout_mask: unexpected type ",
+                mask.scalar_type());
+    fill_mask(mask.data_ptr<float>(), mask.numel(), threshold, static_cast<float>(kept), stream);
+  }
+  return mask;
+}
+
+}  // namespace gp

@@ -1,0 +1,24 @@
+#pragma once
+
+#include <memory>
+
+#include "pipeline/stage.hpp"
+
+namespace gp {
+
+/// `train.dcgan`: trains a DCGAN on the batches of a stream and writes what a run leaves behind
+/// (metrics, grids, checkpoints, plots). Its parameters are documented in its schema.
+class TrainDcgan : public TrainStage {
+ public:
+  explicit TrainDcgan(Params params);
+
+  void run(EndContext& context) override;
+  std::uint32_t epochs() const override;
+  std::unique_ptr<Snapshot> load_snapshot(const RunInfo& run,
+                                          const std::filesystem::path& checkpoint) override;
+
+ private:
+  Params params_;
+};
+
+}  // namespace gp
