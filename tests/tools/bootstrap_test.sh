@@ -13,7 +13,7 @@ touch "$clone/CMakePresets.json"
 real_python=$(command -v python3)
 ! [[ $real_python == *shims* ]] || real_python=$(python3 -c 'import sys; print(sys.executable)')
 
-for tool in awk basename bash cat cmp comm cp df dirname env flock grep head kill mkdir mktemp mv nproc rm sed sleep sort \
+for tool in awk basename bash cat cmp comm cp cut df dirname env flock grep head kill mkdir mktemp mv nproc rm sed sha256sum sleep sort \
   touch uname unzip wc xargs; do
   ln -s "$(command -v "$tool")" "$bin/$tool"
 done
@@ -263,8 +263,12 @@ check "the right wheel installs" complete
 check "leaves nothing else" no_leftovers
 
 begin "a damaged download of an earlier run is not used"
-mkdir -p "$deps/downloads"
-head -c 500 "$wheel" >"$deps/downloads/${wheel##*/}"
+mv "$bin/unzip" "$box/unzip"
+fake unzip <<<'exit 1'
+run bootstrap
+check "keeps the downloads of a failed run" test -e "$(compgen -G "$deps/downloads-*/${wheel##*/}")"
+mv "$box/unzip" "$bin/unzip"
+echo damaged >"$(compgen -G "$deps/downloads-*/${wheel##*/}")"
 run bootstrap
 check "succeeds" is $status 0
 check "is complete" complete
