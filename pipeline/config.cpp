@@ -17,7 +17,7 @@ std::vector<std::string> library_names(const ConfigFile& file, std::string_view 
   const ConfigNode* list = file.root().find(key);
   if (list == nullptr || list->type != ConfigNode::Type::kList) return names;
   Problems unused;
-  const ValueReader reader(fs::absolute(file.path()).parent_path(), unused);
+  const ValueReader reader(folder_of(file.path()), unused);
   for (const ConfigNode& item : list->items) {
     if (!item.is_text() || item.text.empty()) continue;
     const bool is_file = item.text.find('/') != std::string::npos;

@@ -12,16 +12,23 @@
 
 namespace gp {
 
-/// A place in a file; lines and columns count from 1. `file` is "--set" for overrides.
+/// A place in a file; lines and columns (in bytes) count from 1. Values of --set have no line, and
+/// their `file` is the option itself: "--set stages.augment.flip.p=0.3".
 struct Mark {
   std::string file;
   int line = 0;
   int column = 0;
-  std::string text() const;  ///< "configs/a.yaml:12:11"
+  std::string text() const;  ///< "configs/a.yaml:12:11"; without a line `file` alone
 };
 
 /// One YAML file, parsed once into nodes that keep their marks, with `--set` applied.
-/// Nothing but config.cpp looks inside.
+/// Nothing but the config_*.cpp files looks inside (config_node.hpp).
+///
+/// The YAML is one document of at most 1 MiB in UTF-8: maps, lists, plain and quoted scalars,
+/// anchors and aliases. Tags, merge keys and duplicate keys are errors. Quoted scalars are texts;
+/// what a plain scalar is, its parameter's type says: numbers are decimal (2.0e-4, never 010, 0x10,
+/// 1_000, .nan; whole numbers without point or exponent), bools are `true` and `false`, and a text
+/// may be any plain scalar (`label: 010`).
 class ConfigFile {
  public:
   struct Node;
@@ -29,7 +36,10 @@ class ConfigFile {
   ConfigFile& operator=(ConfigFile&&) noexcept;
   ~ConfigFile();
 
-  /// Reads `path`; `overrides` are the texts of --set ("stages.augment.flip.p=0.3").
+  /// Reads `path`; `overrides` are the texts of --set, KEY=VALUE, applied in their order. KEY is
+  /// `name`, `seed`, `plugins`, `modules`, `run.KEY` or `stages.ADDRESS.PARAMETER[.KEY]`, where the
+  /// longest address of the file that fits wins. VALUE is a YAML list, map or quoted text where it
+  /// begins so, else one plain scalar, whatever signs it holds.
   /// Throws ConfigError with every error found.
   static ConfigFile read(const std::filesystem::path& path,
                          const std::vector<std::string>& overrides = {});
@@ -56,7 +66,8 @@ struct StageConfig {
   std::string address;  ///< `use`, or `name:` where given
   Mark mark;
   const StageInfo* info = nullptr;
-  Params params;  ///< every parameter, defaults filled in
+  /// Every parameter, defaults filled in, paths absolute; a source's hold common_source_params too.
+  Params params;
 };
 
 /// `run:` of the YAML.
@@ -95,6 +106,8 @@ struct Config {
 /// kinds along the list, one source, `batch` before train.*, max_in_flight >= batch * (prefetch +
 /// 1). Throws ConfigError with all errors together, one a line:
 /// `configs/aircraft.yaml:12:11: stages[4] 'augment.flip': p = 1.5 is outside [0, 1]`.
+/// `registry` holds batch_stage_info() and what file.plugins() and file.modules() name; it outlives
+/// the result.
 Config check_config(const ConfigFile& file, const StageRegistry& registry);
 
 /// The parameters of `stage` with some overridden, checked by the same schema (for evaluation's
@@ -107,8 +120,19 @@ Params override_params(const StageConfig& stage,
 /// source has besides its own (on_error, max_rejects).
 StageInfo batch_stage_info();
 const ParamSchema& common_source_params();
+/// `fraction`, which evaluators may ask for beside the source's own parameters
+/// (`held_out: {fraction: 0.1}`); the engine carries it out.
+const ParamSpec& held_out_fraction_spec();
 
-/// `inspect`: one line a stage; everything about one stage; the same as JSON.
+/// `inspect`: one line a stage; everything about one stage; the same as JSON:
+///
+///   {"stages": [STAGE..]}, or STAGE alone with `only`, where STAGE is
+///   {"name", "doc", "origin", "in", "out": nothing | bytes | image | batch | snapshot,
+///    "random", "geometric": bool, "concurrency": "serial" | "unlimited",
+///    "params": [{"name", "type": bool | int | real | text | choice | path | real_list | overrides,
+///                "required": bool, "default": value or null, "min", "max": number or null,
+///                "choices": [text..], "doc", "common": bool (every source has it)}..],
+///    "example": a line for the list of stages}
 std::string describe_stages(const StageRegistry& registry);
 std::string describe_stage(const StageInfo& info);
 std::string describe_json(const StageRegistry& registry, const StageInfo* only = nullptr);

@@ -50,9 +50,7 @@ bool is_sink(const StageInfo& info) { return info.out == Kind::kNothing && !is_e
 class Checker {
  public:
   Checker(const ConfigFile& file, const StageRegistry& registry)
-      : file_(file),
-        registry_(registry),
-        reader_(fs::absolute(file.path()).parent_path(), problems_) {}
+      : file_(file), registry_(registry), reader_(folder_of(file.path()), problems_) {}
 
   Config check() {
     const Node& root = file_.root();

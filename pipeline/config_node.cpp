@@ -1,6 +1,7 @@
 #include "pipeline/config_node.hpp"
 
 #include <algorithm>
+#include <set>
 #include <tuple>
 #include <utility>
 
@@ -11,6 +12,12 @@ namespace gp {
 std::string Mark::text() const {
   if (line <= 0) return file;
   return file + ":" + std::to_string(line) + ":" + std::to_string(column);
+}
+
+std::filesystem::path folder_of(const std::filesystem::path& file) {
+  // absolute("") is an error.
+  return file.empty() ? std::filesystem::current_path()
+                      : std::filesystem::absolute(file).parent_path();
 }
 
 const ConfigNode* ConfigFile::Node::find(std::string_view name) const {
@@ -38,10 +45,11 @@ void Problems::throw_if_any() const {
     return rank(a.mark) < rank(b.mark);
   });
   std::vector<std::string> lines;
+  std::set<std::string> seen;
   for (const Problem& problem : sorted) {
     std::string line = problem.mark.text() + ": " + problem.text;
     // An alias brings the same error as often as it is used.
-    if (std::find(lines.begin(), lines.end(), line) == lines.end()) lines.push_back(line);
+    if (seen.insert(line).second) lines.push_back(std::move(line));
   }
   constexpr std::size_t kMaxShown = 50;
   std::string text;

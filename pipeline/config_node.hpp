@@ -49,6 +49,9 @@ class Problems {
   std::vector<Problem> problems_;
 };
 
+/// The folder of a file, absolute; the working directory for an empty path.
+std::filesystem::path folder_of(const std::filesystem::path& file);
+
 /// User's text for a message: control characters escaped, long ones cut.
 std::string shown(std::string_view text);
 /// "; did you mean 'x'?" or "".

@@ -114,6 +114,12 @@ TEST(ConfigFile, PathsStartAtTheFile) {
   EXPECT_EQ(check(good_but("../data", "/"), {}, "/etc/a.yaml").stages[0].params.text("root"), "/");
 }
 
+TEST(ConfigFile, ATextWithoutAFile) {
+  const Config config = check(kGoodYaml, {}, "");
+  EXPECT_EQ(config.stages[0].params.text("root"),
+            (fs::current_path().parent_path() / "data").string());
+}
+
 TEST(ConfigFile, PathsOfSetStartAtTheWorkingDirectory) {
   const Config config =
       check(kGoodYaml, {"stages.source.fgvc.root=../shared/my data #1"}, "/etc/gp/a.yaml");
