@@ -92,7 +92,7 @@ void on_progress(j_common_ptr info) {
 /// One JPEG being decoded by libjpeg. Every call into the library goes through guarded().
 class JpegReader {
  public:
-  JpegReader(std::span<const std::uint8_t> bytes, bool accept_damage) {
+  explicit JpegReader(bool accept_damage) {
     std::memset(&info_, 0, sizeof info_);
     std::memset(&errors_, 0, sizeof errors_);
     errors_.accept_damage = accept_damage;
@@ -101,6 +101,14 @@ class JpegReader {
     errors_.manager.emit_message = on_message;
     errors_.manager.output_message = on_output;
     progress_.progress_monitor = on_progress;
+  }
+  ~JpegReader() { jpeg_destroy_decompress(&info_); }  // also before open()
+  JpegReader(const JpegReader&) = delete;
+  JpegReader& operator=(const JpegReader&) = delete;
+
+  /// Reads up to the first scan. Not done by the constructor: were it to throw, nobody would free
+  /// what libjpeg has allocated.
+  void open(std::span<const std::uint8_t> bytes) {
     guarded([&] {
       jpeg_create_decompress(&info_);
       info_.progress = &progress_;
@@ -109,10 +117,6 @@ class JpegReader {
       jpeg_read_header(&info_, TRUE);
     });
   }
-  ~JpegReader() { jpeg_destroy_decompress(&info_); }
-  JpegReader(const JpegReader&) = delete;
-  JpegReader& operator=(const JpegReader&) = delete;
-
   /// Runs `step`; turns an error in libjpeg into SampleError. No object with a destructor may be
   /// made within `step`, because longjmp() would skip it.
   template <class Step>
@@ -174,7 +178,8 @@ void cmyk_to_rgb(const std::uint8_t* in, int width, std::uint8_t* out) {
 
 Geometry decode_jpeg(std::span<const std::uint8_t> bytes, const DecodeOptions& options,
                      DecodeTarget& target) {
-  JpegReader reader(bytes, options.accept_truncated);
+  JpegReader reader(options.accept_truncated);
+  reader.open(bytes);
   jpeg_decompress_struct& info = reader.info();
   check_image_size(info.image_width, info.image_height, options);
   const Orientation orientation = reader.orientation();

@@ -4,10 +4,12 @@
 #include <jpeglib.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <filesystem>
 #include <iostream>
 #include <set>
+#include <thread>
 
 #include "pipeline/error.hpp"
 #include "pipeline/files.hpp"
@@ -129,6 +131,36 @@ TEST(Decode, ArithmeticCodingIsReadLikeHuffman) {
   const Image image = gradient(40, 56);
   EXPECT_EQ(decode_image(encode_jpeg(image, true)).image.pixels(),
             decode_image(encode_jpeg(image, false)).image.pixels());
+}
+
+TEST(Decode, ThreadsDoNotDisturbEachOther) {
+  const auto rows = read_table(kFixtures + "list.tsv");
+  std::vector<Bytes> files;
+  std::vector<Bytes> expected;
+  for (const auto& row : rows) {
+    files.push_back(fixture(row[0]));
+    expected.push_back(decode_image(files.back()).image.pixels());
+    files.back().resize(files.back().size() / 2);  // and a broken one after each
+    files.push_back(fixture(row[0]));
+  }
+  std::atomic<int> wrong = 0;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      for (std::size_t i = 0; i < files.size(); ++i) {
+        const std::size_t at = (i + static_cast<std::size_t>(t) * 31) % files.size();
+        const bool broken = at % 2 == 0;
+        try {
+          if (decode_image(files[at]).image.pixels() != expected[at / 2]) ++wrong;
+          if (broken) ++wrong;
+        } catch (const SampleError&) {
+          if (!broken) ++wrong;
+        }
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong, 0);
 }
 
 TEST(Decode, ContentDecidesNotTheName) {
