@@ -3,4 +3,7 @@
 #include "pipeline/module.hpp"
 #include "stages/torch/stages.hpp"
 
-GP_STAGE_MODULE(registry) { static_cast<void>(registry); }
+GP_STAGE_MODULE(registry) {
+  registry.add(gp::quality_stage_info());
+  registry.add(gp::train_dcgan_info());
+}

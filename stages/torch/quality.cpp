@@ -261,22 +261,23 @@ std::string QualityStage::evaluate(Snapshot& snapshot, EvaluateContext& context)
                  {"reference", options_.reference}};
   if (held_out) record["held_out"] = *options_.held_out;
   record["n_real"] = real.statistics.count;
+  if (held_out) record["n_real_train"] = train.statistics.count;
   record["n_fake"] = fakes.statistics.count;
   record["seed"] = options_.seed;
-  Json& metrics = record["metrics"];
-  metrics = {{"frechet_distance", distance}, {"name", extractor_->distance()}};
-  Json& accuracy = record["accuracy"];
-  accuracy["real_train"] = train.accuracy;
+
+  Json metrics = {{"frechet_distance", distance}, {"name", extractor_->distance()}};
+  Json accuracy = {{"real_train", train.accuracy}};
   std::string against_train;
   if (held_out) {
     const double train_distance = frechet_distance(fakes.statistics, train.statistics);
     metrics["frechet_distance_train"] = train_distance;
-    record["n_real_train"] = train.statistics.count;
     accuracy["real_held_out"] = held_out->accuracy;
     against_train = " (" + number(train_distance, "%.4g") + " against " +
                     std::to_string(train.statistics.count) + " training images)";
   }
   accuracy["fake"] = fakes.accuracy;
+  record["metrics"] = std::move(metrics);
+  record["accuracy"] = std::move(accuracy);
   record["rank_deficient"] = rank_deficient;
   record["rejected"] = rejected;
   record["statistics_cached"] = real.cached;

@@ -6,4 +6,7 @@ namespace gp {
 
 // The stages of the module "torch", one function each, beside their implementation.
 
+StageInfo quality_stage_info();  ///< evaluate.quality; quality.cpp
+StageInfo train_dcgan_info();    ///< train.dcgan; train_dcgan.cpp
+
 }  // namespace gp

@@ -1,0 +1,395 @@
+#include "stages/torch/quality.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Parallel.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "pipeline/error.hpp"
+#include "pipeline/files.hpp"
+#include "pipeline/log.hpp"
+#include "stages/torch/frechet.hpp"
+#include "stages/torch/stages.hpp"
+#include "tests/stages/torch/temporary_folder.hpp"
+
+namespace gp {
+namespace {
+
+using Json = nlohmann::json;
+using Overrides = QualityOptions::Overrides;
+
+constexpr ImageShape kShape{2, 3};
+
+/// An image whose features and logit are a function of its number.
+std::vector<std::uint8_t> make_image(std::uint64_t number) {
+  std::vector<std::uint8_t> pixels(kShape.bytes());
+  for (std::size_t i = 0; i < pixels.size(); ++i) {
+    pixels[i] = static_cast<std::uint8_t>(mix64(number * 64 + i));
+  }
+  return pixels;
+}
+std::vector<std::uint8_t> make_images(std::uint64_t first, int count) {
+  std::vector<std::uint8_t> pixels;
+  for (int i = 0; i < count; ++i) {
+    const auto image = make_image(first + static_cast<std::uint64_t>(i));
+    pixels.insert(pixels.end(), image.begin(), image.end());
+  }
+  return pixels;
+}
+float logit_of(const std::uint8_t* image) { return static_cast<float>(image[0]) - 100; }
+
+/// Three features: the image's first three bytes.
+class FakeExtractor : public FeatureExtractor {
+ public:
+  explicit FakeExtractor(int* images, std::string digest = "weights-1")
+      : images_(images), digest_(std::move(digest)) {}
+  std::string name() const override { return "fake"; }
+  std::string distance() const override { return "FD-Fake"; }
+  int dimensions() const override { return 3; }
+  std::string digest() const override { return digest_; }
+  std::map<std::string, std::string> protocol() const override { return {{"resize", "none"}}; }
+  void to(at::Device) override {}
+  at::Device device() const override { return at::kCPU; }
+  at::Tensor features(const std::uint8_t* images, ImageShape shape, int count) override {
+    *images_ += count;
+    at::Tensor result = at::empty({count, 3});
+    for (int i = 0; i < count; ++i) {
+      for (int j = 0; j < 3; ++j) {
+        result[i][j] = images[static_cast<std::size_t>(i) * shape.bytes() + j];
+      }
+    }
+    return result;
+  }
+
+ private:
+  int* images_;
+  std::string digest_;
+};
+
+/// Fakes are the images from 1,000,000 + seed on.
+class FakeSnapshot : public Snapshot {
+ public:
+  std::uint64_t step() const override { return 1570; }
+  std::uint32_t epoch() const override { return 10; }
+  std::uint64_t images() const override { return 100480; }
+  ImageShape shape() const override { return kShape; }
+  std::vector<std::uint8_t> generate(std::uint64_t seed, std::uint64_t first, int count) override {
+    generated.emplace_back(first, count);
+    return make_images(1'000'000 + seed + first, count);
+  }
+  std::vector<float> discriminate(const std::uint8_t* images, int count) override {
+    if (on_discriminate) on_discriminate();
+    std::vector<float> logits;
+    for (int i = 0; i < count; ++i) logits.push_back(logit_of(images + i * kShape.bytes()));
+    return logits;
+  }
+  std::string digest() const override { return "snapshot-digest"; }
+
+  std::vector<std::pair<std::uint64_t, int>> generated;
+  std::function<void()> on_discriminate;
+};
+
+/// Image numbers `first`.. by the value of the override "split".
+class FakeStreams : public StreamFactory {
+ public:
+  struct Data {
+    std::uint64_t first = 0;
+    int count = 0;
+    std::string digest;
+    ImageShape shape = kShape;
+    int rejects = 0;
+  };
+  std::unique_ptr<BatchStream> open(const Overrides& overrides, int batch_size) override {
+    const Data& chosen = find(overrides);
+    ++opened;
+    std::vector<std::shared_ptr<const Batch>> batches;
+    for (int i = 0; i < chosen.count; i += batch_size) {
+      auto batch = std::make_shared<Batch>();
+      batch->shape = chosen.shape;
+      batch->count = std::min(batch_size, chosen.count - i);
+      const auto pixels = make_images(chosen.first + static_cast<std::uint64_t>(i), batch->count);
+      std::shared_ptr<std::uint8_t[]> memory(new std::uint8_t[pixels.size() * 4]);
+      std::memcpy(memory.get(), pixels.data(), pixels.size());
+      batch->pixels = memory;
+      batches.push_back(batch);
+    }
+    auto end = std::make_shared<Batch>();
+    end->end_of_epoch = true;
+    for (int i = 0; i < chosen.rejects; ++i) end->rejects.push_back({"bad", "decode", "broken"});
+    batches.push_back(end);
+    return std::make_unique<VectorBatchStream>(std::move(batches));
+  }
+  StreamInfo info(const Overrides& overrides) override {
+    const Data& chosen = find(overrides);
+    StreamInfo info;
+    info.shape = chosen.shape;
+    info.source_size = static_cast<std::uint64_t>(chosen.count);
+    info.data_digest = chosen.digest;
+    return info;
+  }
+  const Data& find(const Overrides& overrides) const {
+    const auto split = overrides.find("split");
+    return data.at(split == overrides.end() ? "" : split->second);
+  }
+
+  std::map<std::string, Data> data = {
+      {"", {0, 50, "train-1"}}, {"test", {5000, 33, "test-1"}}, {"tiny", {0, 1, "tiny-1"}}};
+  int opened = 0;
+};
+
+class QualityTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    log_.set_quiet(true);
+    log_.open(folder_.path() / "log.txt");
+    run_.device = "cpu";
+    options_.n_fake = 40;
+    options_.batch = 16;
+    options_.seed = 7;
+  }
+  std::string logged() const { return read_text(folder_.path() / "log.txt"); }
+
+  std::string evaluate_text(const std::string& weights = "weights-1") {
+    QualityStage stage(options_, std::make_unique<FakeExtractor>(&extracted_, weights));
+    EvaluateContext context{run_, streams_, log_, stop_.get_token()};
+    extracted_ = 0;
+    streams_.opened = 0;
+    return stage.evaluate(snapshot_, context);
+  }
+  Json evaluate(const std::string& weights = "weights-1") {
+    return Json::parse(evaluate_text(weights));
+  }
+
+  static double accuracy(std::uint64_t first, int count, bool real) {
+    int right = 0;
+    for (int i = 0; i < count; ++i) {
+      const float logit = logit_of(make_image(first + static_cast<std::uint64_t>(i)).data());
+      right += real ? logit > 0 : logit <= 0;
+    }
+    return static_cast<double>(right) / count;
+  }
+  static FeatureStatistics statistics(std::uint64_t first, int count) {
+    int unused = 0;
+    FakeExtractor extractor(&unused);
+    FeatureAccumulator accumulator;
+    const auto images = make_images(first, count);
+    accumulator.add(extractor.features(images.data(), kShape, count));
+    return accumulator.finish();
+  }
+
+  testing::TemporaryFolder folder_;
+  testing::ScopedVariable cache_{"GAN_PIPELINE_CACHE", (folder_.path() / "cache").c_str()};
+  Log log_;
+  RunInfo run_;
+  std::stop_source stop_;
+  FakeStreams streams_;
+  FakeSnapshot snapshot_;
+  QualityOptions options_;
+  int extracted_ = 0;
+};
+
+TEST(AccuracyCounter, ThresholdIsZeroAndNanIsNeverRight) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  AccuracyCounter real(true);
+  EXPECT_EQ(real.accuracy(), 0);
+  real.add({0.1F, -0.1F, 0.0F, nan});
+  real.add({5.0F});
+  EXPECT_EQ(real.count(), 5u);
+  EXPECT_DOUBLE_EQ(real.accuracy(), 2.0 / 5);
+  AccuracyCounter fake(false);
+  fake.add({0.1F, -0.1F, 0.0F, nan, -7.0F});
+  EXPECT_DOUBLE_EQ(fake.accuracy(), 3.0 / 5);
+}
+
+TEST_F(QualityTest, MeasuresAgainstHeldOutAndTrainingReals) {
+  options_.held_out = Overrides{{"split", "test"}};
+  const std::string text = evaluate_text();
+  const Json record = Json::parse(text);
+  const std::uint64_t fakes = 1'000'000 + 7;
+  const double held_out = frechet_distance(statistics(fakes, 40), statistics(5000, 33));
+  const double train = frechet_distance(statistics(fakes, 40), statistics(0, 50));
+  EXPECT_NEAR(record.at("metrics").at("frechet_distance"), held_out, 1e-9 * held_out);
+  EXPECT_NEAR(record.at("metrics").at("frechet_distance_train"), train, 1e-9 * train);
+  EXPECT_EQ(record.at("metrics").at("name"), "FD-Fake");
+  EXPECT_EQ(record.at("accuracy").at("real_train"), accuracy(0, 50, true));
+  EXPECT_EQ(record.at("accuracy").at("real_held_out"), accuracy(5000, 33, true));
+  EXPECT_EQ(record.at("accuracy").at("fake"), accuracy(fakes, 40, false));
+
+  EXPECT_EQ(record.at("step"), 1570);
+  EXPECT_EQ(record.at("epoch"), 10);
+  EXPECT_EQ(record.at("images"), 100480);
+  EXPECT_EQ(record.at("extractor"), "fake");
+  EXPECT_EQ(record.at("protocol"), (Json{{"resize", "none"}}));
+  EXPECT_EQ(record.at("real"), "held_out");
+  EXPECT_EQ(record.at("reference"), Json::object());
+  EXPECT_EQ(record.at("held_out"), (Json{{"split", "test"}}));
+  EXPECT_EQ(record.at("n_real"), 33);
+  EXPECT_EQ(record.at("n_real_train"), 50);
+  EXPECT_EQ(record.at("n_fake"), 40);
+  EXPECT_EQ(record.at("seed"), 7);
+  EXPECT_EQ(record.at("rank_deficient"), false);
+  EXPECT_EQ(record.at("rejected"), 0);
+  EXPECT_EQ(
+      record.at("digests"),
+      (Json{{"data", "test-1"}, {"extractor", "weights-1"}, {"snapshot", "snapshot-digest"}}));
+  EXPECT_GE(record.at("seconds").get<double>(), 0);
+  EXPECT_NE(logged().find("FD-Fake"), std::string::npos);
+  EXPECT_EQ(text.find('\n'), std::string::npos);  // a line of evaluation.jsonl
+}
+
+TEST_F(QualityTest, WithoutHeldOutRealsTheTrainingOnesAreTheReference) {
+  const Json record = evaluate();
+  const double train = frechet_distance(statistics(1'000'007, 40), statistics(0, 50));
+  EXPECT_NEAR(record.at("metrics").at("frechet_distance"), train, 1e-9 * train);
+  EXPECT_FALSE(record.at("metrics").contains("frechet_distance_train"));
+  EXPECT_FALSE(record.at("accuracy").contains("real_held_out"));
+  EXPECT_EQ(record.at("real"), "reference");
+  EXPECT_EQ(record.at("n_real"), 50);
+  EXPECT_EQ(streams_.opened, 1);
+}
+
+TEST_F(QualityTest, FakesAreOneSequenceHoweverItIsCut) {
+  const Json first = evaluate();
+  EXPECT_EQ(snapshot_.generated,
+            (std::vector<std::pair<std::uint64_t, int>>{{0, 16}, {16, 16}, {32, 8}}));
+  options_.batch = 7;
+  const Json second = evaluate();
+  EXPECT_EQ(first.at("accuracy"), second.at("accuracy"));
+  EXPECT_NEAR(first.at("metrics").at("frechet_distance"),
+              second.at("metrics").at("frechet_distance"), 1e-9);
+}
+
+TEST_F(QualityTest, StatisticsOfRealsAreCachedByDataAndWeights) {
+  options_.held_out = Overrides{{"split", "test"}};
+  const Json first = evaluate();
+  EXPECT_EQ(extracted_, 50 + 33 + 40);
+  EXPECT_EQ(first.at("statistics_cached"), false);
+
+  const Json second = evaluate();  // another stage instance: only the fakes' features are taken
+  EXPECT_EQ(extracted_, 40);
+  EXPECT_EQ(streams_.opened, 2);  // the discriminator still sees every real
+  EXPECT_EQ(second.at("statistics_cached"), true);
+  EXPECT_EQ(second.at("metrics"), first.at("metrics"));
+  EXPECT_EQ(second.at("accuracy"), first.at("accuracy"));
+  EXPECT_EQ(second.at("n_real"), first.at("n_real"));
+
+  streams_.data["test"] = {9000, 33, "test-2"};  // other data
+  const Json third = evaluate();
+  EXPECT_EQ(extracted_, 33 + 40);
+  EXPECT_NE(third.at("metrics").at("frechet_distance"), first.at("metrics").at("frechet_distance"));
+  evaluate("weights-2");  // other weights
+  EXPECT_EQ(extracted_, 50 + 33 + 40);
+  for (auto& [name, data] : streams_.data) data.digest.clear();  // nothing to go by
+  evaluate();
+  evaluate();
+  EXPECT_EQ(extracted_, 50 + 33 + 40);
+}
+
+TEST_F(QualityTest, ABrokenCacheFileIsMadeAgain) {
+  const Json first = evaluate();
+  for (const auto& entry : std::filesystem::directory_iterator(folder_.path() / "cache")) {
+    write_file(entry.path(), std::string_view("broken"));
+  }
+  const Json second = evaluate();
+  EXPECT_EQ(extracted_, 50 + 40);
+  EXPECT_EQ(second.at("metrics"), first.at("metrics"));
+  EXPECT_NE(logged().find("made again"), std::string::npos);
+  evaluate();
+  EXPECT_EQ(extracted_, 40);
+}
+
+TEST_F(QualityTest, FewerImagesThanDimensionsAreSaid) {
+  evaluate();
+  EXPECT_EQ(logged().find("dimensions"), std::string::npos);
+  options_.n_fake = 3;  // 3 vectors span 2 of 3 dimensions
+  EXPECT_EQ(evaluate().at("rank_deficient"), true);
+  EXPECT_NE(logged().find("3 dimensions"), std::string::npos) << logged();
+  options_.n_fake = 40;
+  streams_.data[""] = {0, 3, "three"};
+  EXPECT_EQ(evaluate().at("rank_deficient"), true);
+}
+
+TEST_F(QualityTest, RejectedRealsAreCounted) {
+  streams_.data[""].rejects = 2;
+  EXPECT_EQ(evaluate().at("rejected"), 2);
+  EXPECT_NE(logged().find("2 real images could not be used"), std::string::npos) << logged();
+}
+
+TEST_F(QualityTest, UnusableRealsAreDataErrors) {
+  const auto message = [&] {
+    try {
+      evaluate_text();
+    } catch (const DataError& e) {
+      return std::string(e.what());
+    }
+    return std::string();
+  };
+  options_.held_out = Overrides{{"split", "tiny"}};
+  EXPECT_NE(message().find("{split: tiny} (held-out reals) gave 1 images"), std::string::npos)
+      << message();
+  streams_.data["tiny"] = {0, 5, "tiny-2", {4, 4}};
+  EXPECT_NE(message().find("4x4, the snapshot makes 3x2"), std::string::npos) << message();
+}
+
+TEST_F(QualityTest, StopsWithoutARecord) {
+  int calls = 0;
+  snapshot_.on_discriminate = [&] {
+    if (++calls == 2) stop_.request_stop();
+  };
+  EXPECT_EQ(evaluate_text(), "");
+  EXPECT_EQ(calls, 2);
+  EXPECT_FALSE(std::filesystem::exists(folder_.path() / "cache"));  // nothing half-made is kept
+}
+
+TEST_F(QualityTest, DisturbsNeitherThreadsNorRandomNumbers) {
+  const int before = at::get_num_threads();
+  at::set_num_threads(2);
+  run_.threads = 1;
+  int during = 0;
+  snapshot_.on_discriminate = [&] { during = at::get_num_threads(); };
+  at::Generator generator = at::detail::getDefaultCPUGenerator();
+  const at::Tensor state = generator.get_state().clone();
+  evaluate();
+  EXPECT_EQ(during, 1);
+  EXPECT_EQ(at::get_num_threads(), 2);
+  EXPECT_TRUE(at::equal(generator.get_state(), state));
+  at::set_num_threads(before);
+}
+
+TEST_F(QualityTest, IsDueEveryNEpochsAndAtTheLast) {
+  options_.every = 3;
+  const QualityStage stage(options_, std::make_unique<FakeExtractor>(&extracted_));
+  std::vector<std::uint32_t> due;
+  for (std::uint32_t epoch = 1; epoch <= 10; ++epoch) {
+    if (stage.due(epoch, epoch == 10)) due.push_back(epoch);
+  }
+  EXPECT_EQ(due, (std::vector<std::uint32_t>{3, 6, 9, 10}));
+}
+
+TEST(QualityStageInfo, DeclaresWhatTheConfigurationChecks) {
+  const StageInfo info = quality_stage_info();
+  EXPECT_EQ(info.name, "evaluate.quality");
+  EXPECT_EQ(info.in, Kind::kSnapshot);
+  EXPECT_EQ(info.out, Kind::kNothing);
+  EXPECT_FALSE(info.random);
+  const Params defaults = make_params(info.params);
+  EXPECT_EQ(defaults.integer("every"), 10);
+  EXPECT_EQ(defaults.integer("n_fake"), 2048);
+  EXPECT_EQ(defaults.text("extractor"), "efficientnet_lite0");
+  EXPECT_FALSE(defaults.has("held_out"));
+  EXPECT_THROW(make_params(info.params, {{"every", std::int64_t{0}}}), ConfigError);
+  EXPECT_THROW(make_params(info.params, {{"n_fake", std::int64_t{1}}}), ConfigError);
+  // Made at the start of a run, so that missing weights do not end it epochs later.
+  EXPECT_THROW(
+      info.create(make_params(info.params, {{"weights", std::string("/no/such.safetensors")}})),
+      DataError);
+}
+
+}  // namespace
+}  // namespace gp
