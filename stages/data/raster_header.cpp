@@ -175,6 +175,7 @@ enum TiffTag : std::uint16_t {
   kTiffRowsPerStrip = 278,
   kTiffStripBytes = 279,
   kTiffPlanar = 284,
+  kTiffColorMap = 320,
   kTiffTileWidth = 322,
   kTiffTileHeight = 323,
   kTiffTileOffsets = 324,
@@ -299,7 +300,12 @@ RasterHeader read_tiff_header(std::span<const std::uint8_t> bytes) {
   }
   if (photometric <= kTiffBlackIsZero) header.conversions.push_back("gray converted");
   if (photometric == kTiffCmyk) header.conversions.push_back("CMYK converted");
-  if (photometric == kTiffPalette) header.conversions.push_back("palette converted");
+  if (photometric == kTiffPalette) {
+    if (directory.find(kTiffColorMap).count != 3U << bits) {
+      throw SampleError("TIFF: the palette is missing or broken");
+    }
+    header.conversions.push_back("palette converted");
+  }
   const TiffDirectory::Field extra = directory.find(kTiffExtraSamples);
   if (extra.count > 0) {
     header.conversions.push_back("alpha dropped");

@@ -199,17 +199,15 @@ TEST(Decode, TruncatedJpeg) {
 }
 
 TEST(Decode, EveryTruncationIsRefusedOrComplete) {
-  for (const std::string name :
-       {"rgb420.jpg", "progressive.jpg", "cmyk.jpg", "palette_alpha.png", "exif6.png", "lossy.webp",
-        "rgba.webp", "exif5.webp", "rgb.bmp", "rle8.bmp", "rgb565.bmp", "lzw.tif", "big.tif",
-        "bilevel.tif", "orientation6.tif"}) {
-    SCOPED_TRACE(name);
-    const Bytes whole = fixture(name);
+  for (const auto& row : read_table(kFixtures + "list.tsv")) {
+    SCOPED_TRACE(row[0]);
+    const Bytes whole = fixture(row[0]);
     const Bytes expected = decode_image(whole).image.pixels();
     std::size_t shortest = whole.size();
     for (std::size_t size = 0; size < whole.size(); ++size) {
       try {
-        const Decoded decoded = decode_image(Bytes(whole.begin(), whole.begin() + size));
+        const Decoded decoded =
+            decode_image(Bytes(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(size)));
         shortest = std::min(shortest, size);
         EXPECT_EQ(decoded.image.pixels(), expected) << "cut to " << size << " bytes";
       } catch (const SampleError&) {
@@ -227,7 +225,7 @@ TEST(Decode, CorruptBytesNeverDoMoreThanRejectASample) {
   Rng rng(1, "corrupt bytes", 0);
   for (const auto& row : read_table(kFixtures + "list.tsv")) {
     const Bytes whole = fixture(row[0]);
-    for (int trial = 0; trial < 60; ++trial) {
+    for (int trial = 0; trial < 300; ++trial) {
       Bytes bytes = whole;
       for (std::uint32_t i = 0; i <= rng.below(6); ++i) {
         bytes[rng.below(static_cast<std::uint32_t>(bytes.size()))] =
