@@ -177,8 +177,7 @@ class ShardSink : public EndStage {
 StageInfo sink_shards_info() {
   StageInfo info;
   info.name = "sink.shards";
-  info.doc =
-      "Writes the images as HDF5 shards with checksums; reads back by source.shards and h5py";
+  info.doc = "Writes the images as HDF5 shards with checksums, which source.shards and h5py read";
   info.in = Kind::kImage;
   info.out = Kind::kNothing;
   info.concurrency = Concurrency::kSerial;
