@@ -66,7 +66,7 @@ void check_layout(const std::filesystem::path& root, const std::filesystem::path
   } else {
     return;
   }
-  throw DataError("source.fgvc: the data set is not there: " + missing + kHowToGetIt);
+  throw DataError("FGVC-Aircraft is not there: " + missing + kHowToGetIt);
 }
 
 }  // namespace

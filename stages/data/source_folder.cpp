@@ -59,7 +59,7 @@ class Walk {
     const fs::path real = fs::canonical(folder, error);
     if (error) fail(folder, error);
     if (std::find(above_.begin(), above_.end(), real) != above_.end()) {
-      throw DataError("source.folder: " + folder.string() + " is a link back to " + real.string() +
+      throw DataError(folder.string() + " is a link back to " + real.string() +
                       ", which it lies in; remove it");
     }
     above_.push_back(real);
@@ -77,8 +77,7 @@ class Walk {
 
  private:
   [[noreturn]] static void fail(const fs::path& folder, const std::error_code& error) {
-    throw DataError("source.folder: cannot read the folder " + folder.string() + ": " +
-                    error.message());
+    throw DataError("cannot read the folder " + folder.string() + ": " + error.message());
   }
 
   void visit_entry(const fs::directory_entry& entry, const std::string& prefix) {
@@ -92,7 +91,7 @@ class Walk {
     const bool wanted = folder ? options_.recursive : file && has_extension(entry.path());
     if (!wanted) return;
     if (!is_plain_text(name)) {
-      throw DataError("source.folder: the name " + entry.path().string() +
+      throw DataError("the name " + entry.path().string() +
                       " is not UTF-8 or holds control characters; rename it");
     }
     if (folder) {
@@ -139,14 +138,13 @@ FolderSource::FolderSource(const std::filesystem::path& root, const FolderOption
     : root_(root) {
   std::error_code error;
   if (!fs::is_directory(root, error)) {
-    throw DataError("source.folder: there is no folder " + root.string() +
+    throw DataError("there is no folder " + root.string() +
                     "; give one by 'root:' or --set stages.source.folder.root=DIR");
   }
   Walk walk(options);
   walk.visit(root, "");
   if (walk.keys.empty()) {
-    throw DataError("source.folder: no images in " + root.string() + " (looked for " +
-                    join(options.extensions) +
+    throw DataError("no images in " + root.string() + " (looked for " + join(options.extensions) +
                     (options.recursive ? ", in all folders below too)"
                                        : ", not in folders below: recursive is false)"));
   }
@@ -202,7 +200,7 @@ StageInfo source_folder_info() {
     options.labels = params.text("labels") == "folders";
     options.extensions = parse_extensions(params.text("extensions"));
     if (options.extensions.empty()) {
-      throw ConfigError("source.folder: extensions = '" + params.text("extensions") +
+      throw ConfigError("extensions = '" + params.text("extensions") +
                         "' names no extension; expected a list such as 'jpg,png'");
     }
     return std::make_unique<FolderSource>(params.text("root"), options);
