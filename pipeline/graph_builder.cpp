@@ -290,11 +290,15 @@ std::unique_ptr<BatchStream> Pipeline::open(const std::map<std::string, std::str
 
 std::string Pipeline::preprocessing() const {
   std::string text;
+  bool random = false;
   for (const StageConfig& stage : config_.stages) {
     if (stage.info->in == Kind::kNothing || is_transform(*stage.info)) {
       text += portable_params(stage, stage.params) + "\n";
+      random = random || stage.info->random;
     }
   }
+  // What random stages make depends on the seed too.
+  if (random) text += "seed {value: " + std::to_string(config_.seed) + "}\n";
   return text;
 }
 

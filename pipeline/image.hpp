@@ -93,8 +93,10 @@ struct RectF {
 /// that rectangle exactly, so that a crop of a DCT-scaled JPEG is never rounded to whole pixels.
 /// The host cuts the region out (rounded outwards) before stages that do not read it.
 struct Geometry {
-  int source_width = 0;   ///< upright full-size image, pixels
-  int source_height = 0;  ///< upright full-size image, pixels
+  /// The upright full-size image, pixels. A JPEG decoded at 1/n of its size reports n times the
+  /// decoded size, and its true size as `region`: its last column may reach over the edge.
+  int source_width = 0;
+  int source_height = 0;
   RectF region;           ///< the part that counts, in source pixels; whole image at first
 
   /// The region in pixels of an image that was decoded to `shape`.

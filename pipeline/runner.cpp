@@ -170,7 +170,9 @@ fs::path run_pipeline(const LoadedConfig& loaded, const RunRequest& request, Log
       if (!snapshot) snapshot = make();
       EvaluateContext evaluation{run, pipeline, log, request.stop};
       const std::string record = evaluator.stage->evaluate(*snapshot, evaluation);
-      if (!directory.empty()) append_line(directory / "evaluation.jsonl", record);
+      // A stopped evaluation has no record.
+      if (!directory.empty() && !record.empty())
+        append_line(directory / "evaluation.jsonl", record);
     }
   };
   pipeline.end()->run(context);

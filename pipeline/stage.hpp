@@ -224,7 +224,8 @@ class EvaluateStage : public Stage {
  public:
   /// Whether to evaluate after `epochs_done` epochs.
   virtual bool due(std::uint32_t epochs_done, bool last) const = 0;
-  /// Measures and returns one JSON object (a line of evaluation.jsonl); also tells `log`.
+  /// Measures and returns one JSON object (a line of evaluation.jsonl); also tells `log`. Returns
+  /// nothing when it was stopped.
   virtual std::string evaluate(Snapshot& snapshot, EvaluateContext& context) = 0;
 };
 
