@@ -5,7 +5,9 @@
 #include <ATen/detail/AcceleratorHooksInterface.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstring>
 
 #include "pipeline/rng.hpp"
 
@@ -70,21 +72,40 @@ GP_CLONES void philox_blocks(const PhiloxStream& stream, std::uint32_t first,
   }
 }
 
-template <class T>
-void fill_mask(T* mask, std::int64_t count, std::uint32_t threshold, T kept,
-               const PhiloxStream& stream) {
-  constexpr std::int64_t kPerCall = 2 * kWords;
-  const std::int64_t calls = (count + kPerCall - 1) / kPerCall;
+constexpr std::int64_t kHalves = 2 * kWords;  ///< 16-bit halves that one call makes
+
+/// kHalves mask elements from those halves, as bit patterns.
+template <class Bits>
+inline void expand(const std::uint32_t* words, std::uint16_t threshold, Bits kept, Bits* out) {
+  std::uint16_t halves[kHalves];
+  static_assert(std::endian::native == std::endian::little, "the low half comes first");
+  std::memcpy(halves, words, sizeof(halves));
+  for (int i = 0; i < kHalves; ++i) out[i] = halves[i] < threshold ? Bits{0} : kept;
+}
+GP_CLONES void expand16(const std::uint32_t* words, std::uint16_t threshold, std::uint16_t kept,
+                        std::uint16_t* out) {
+  expand(words, threshold, kept, out);
+}
+GP_CLONES void expand32(const std::uint32_t* words, std::uint16_t threshold, std::uint32_t kept,
+                        std::uint32_t* out) {
+  expand(words, threshold, kept, out);
+}
+
+/// Fills `count` elements; `expand_block` is one of the two above.
+template <class Bits>
+void fill_mask(void* mask, std::int64_t count, std::uint16_t threshold, Bits kept,
+               const PhiloxStream& stream,
+               void (*expand_block)(const std::uint32_t*, std::uint16_t, Bits, Bits*)) {
+  const std::int64_t calls = (count + kHalves - 1) / kHalves;
   at::parallel_for(0, calls, 64, [&](std::int64_t begin, std::int64_t end) {
     std::uint32_t words[kWords];
+    Bits block[kHalves];
     for (std::int64_t call = begin; call < end; ++call) {
       philox_blocks(stream, static_cast<std::uint32_t>(call * kLanes), words);
-      T* const out = mask + call * kPerCall;
-      const std::int64_t n = std::min(kPerCall, count - call * kPerCall);
-      for (std::int64_t i = 0; i < n; ++i) {
-        const std::uint32_t half = (words[i / 2] >> (16 * (i % 2))) & 0xFFFF;
-        out[i] = half < threshold ? T(0) : kept;
-      }
+      expand_block(words, threshold, kept, block);
+      const std::int64_t n = std::min(kHalves, count - call * kHalves);
+      std::memcpy(static_cast<Bits*>(mask) + call * kHalves, block,
+                  static_cast<std::size_t>(n) * sizeof(Bits));
     }
   });
 }
@@ -109,7 +130,7 @@ at::Tensor normal_tensor(at::IntArrayRef sizes, const RandomKey& key) {
 at::Tensor dropout_mask(const at::Tensor& like, double rate, const RandomKey& key) {
   const at::Tensor mask =
       at::empty(like.sizes(), like.options().memory_format(at::MemoryFormat::ChannelsLast));
-  const auto threshold = static_cast<std::uint32_t>(std::lround(rate * 65536));
+  const auto threshold = static_cast<std::uint16_t>(std::lround(rate * 65536));
   const double kept = 1.0 / (1.0 - threshold / 65536.0);
   const PhiloxStream stream(key);
   if (!mask.is_cpu()) {
@@ -121,11 +142,13 @@ at::Tensor dropout_mask(const at::Tensor& like, double rate, const RandomKey& ke
     return mask.bernoulli_(1.0 - threshold / 65536.0, generator).mul_(kept);
   }
   if (mask.scalar_type() == at::kBFloat16) {
-    fill_mask(mask.data_ptr<at::BFloat16>(), mask.numel(), threshold, at::BFloat16(kept), stream);
+    fill_mask(mask.data_ptr(), mask.numel(), threshold, at::BFloat16(static_cast<float>(kept)).x,
+              stream, expand16);
   } else {
     TORCH_CHECK(mask.scalar_type() == at::kFloat, "dropout_mask: unexpected type ",
                 mask.scalar_type());
-    fill_mask(mask.data_ptr<float>(), mask.numel(), threshold, static_cast<float>(kept), stream);
+    fill_mask(mask.data_ptr(), mask.numel(), threshold,
+              std::bit_cast<std::uint32_t>(static_cast<float>(kept)), stream, expand32);
   }
   return mask;
 }

@@ -1,0 +1,187 @@
+#include "stages/torch/checkpoint.hpp"
+
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "pipeline/error.hpp"
+#include "pipeline/files.hpp"
+#include "stages/torch/gan_trainer.hpp"
+
+namespace gp {
+namespace {
+
+namespace fs = std::filesystem;
+
+class CheckpointTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    run_ = fs::temp_directory_path() /
+           ("gp_checkpoint_" +
+            std::string(testing::UnitTest::GetInstance()->current_test_info()->name()) + "_" +
+            std::to_string(::getpid()));
+    fs::remove_all(run_);
+    fs::create_directories(run_);
+    config_.resolution = 16;
+    config_.latent = 4;
+    config_.channels = 2;
+    config_.channels_d = 3;
+    config_.dropout = 0.125;
+  }
+  void TearDown() override { fs::remove_all(run_); }
+
+  Checkpoint make(std::uint64_t step) const {
+    GanTrainer trainer(config_, GanTrainerOptions{});
+    Checkpoint checkpoint;
+    for (const auto& [name, tensor] : trainer.state()) {
+      checkpoint.tensors[name] = tensor.detach().clone();
+    }
+    checkpoint.info.model = config_;
+    checkpoint.info.step = step;
+    checkpoint.info.epoch = 3;
+    checkpoint.info.next = 64;
+    checkpoint.info.images = 1234;
+    checkpoint.info.seed = 0xFFFFFFFFFFFFFFFFULL;
+    checkpoint.info.config_digest = "abc";
+    checkpoint.info.data_digest = "def";
+    return checkpoint;
+  }
+  CheckpointFolder folder() const { return CheckpointFolder(run_ / "checkpoints"); }
+
+  static std::string error_of(const std::function<void()>& call) {
+    try {
+      call();
+    } catch (const DataError& error) {
+      return error.what();
+    }
+    return "no DataError";
+  }
+
+  fs::path run_;
+  DcganConfig config_;
+};
+
+#define EXPECT_MENTIONS(text, part) EXPECT_NE((text).find(part), std::string::npos) << (text)
+
+TEST_F(CheckpointTest, ComesBackAsItWas) {
+  const Checkpoint saved = make(1570);
+  const fs::path file = folder().save(saved, 2);
+  EXPECT_EQ(file.filename(), "step-00001570.safetensors");
+  for (const fs::path& path : {file, run_}) {
+    const Checkpoint loaded = load_checkpoint(path);
+    EXPECT_EQ(loaded.info.step, 1570u);
+    EXPECT_EQ(loaded.info.epoch, 3u);
+    EXPECT_EQ(loaded.info.next, 64u);
+    EXPECT_EQ(loaded.info.images, 1234u);
+    EXPECT_EQ(loaded.info.seed, 0xFFFFFFFFFFFFFFFFULL);
+    EXPECT_EQ(loaded.info.config_digest, "abc");
+    EXPECT_EQ(loaded.info.data_digest, "def");
+    EXPECT_EQ(loaded.info.model.resolution, 16);
+    EXPECT_EQ(loaded.info.model.latent, 4);
+    EXPECT_EQ(loaded.info.model.channels, 2);
+    EXPECT_EQ(loaded.info.model.channels_d, 3);
+    EXPECT_EQ(loaded.info.model.max_channels, 512);
+    EXPECT_EQ(loaded.info.model.dropout, 0.125);
+    ASSERT_EQ(loaded.tensors.size(), saved.tensors.size());
+    for (const auto& [name, tensor] : saved.tensors) {
+      EXPECT_TRUE(at::equal(loaded.tensors.at(name), tensor)) << name;
+    }
+    Generator generator(config_);
+    load_state(*generator, loaded, "G", "test");
+    EXPECT_TRUE(at::equal(generator->named_parameters()["dense.weight"],
+                          saved.tensors.at("G.dense.weight")));
+  }
+  // Every piece of state has its place.
+  for (const char* name :
+       {"G.block0_norm.running_var", "D.dense.bias", "optimizer_G.step",
+        "optimizer_D.exp_avg.block1_conv.weight", "optimizer_G.exp_avg_sq.image.bias"}) {
+    EXPECT_EQ(saved.tensors.count(name), 1u) << name;
+  }
+}
+
+TEST_F(CheckpointTest, OnlyTheNewestAreKept) {
+  for (const std::uint64_t step : {10u, 20u, 30u}) folder().save(make(step), 2);
+  const auto index = folder().index();
+  ASSERT_EQ(index.size(), 2u);
+  EXPECT_EQ(index[0].step, 20u);
+  EXPECT_EQ(index[1].file, "step-00000030.safetensors");
+  EXPECT_EQ(index[1].size, fs::file_size(folder().newest()));
+  EXPECT_EQ(index[1].sha256, sha256_file(folder().newest()));
+  EXPECT_FALSE(fs::exists(run_ / "checkpoints/step-00000010.safetensors"));
+  EXPECT_TRUE(fs::exists(run_ / "checkpoints/step-00000020.safetensors"));
+}
+
+TEST_F(CheckpointTest, AFileOutsideTheIndexIsNotTheNewest) {
+  const fs::path file = folder().save(make(10), 2);
+  fs::copy(file, run_ / "checkpoints/step-00000099.safetensors");
+  EXPECT_EQ(folder().newest(), file);
+}
+
+TEST_F(CheckpointTest, ChangedBytesAreNoticed) {
+  const fs::path file = folder().save(make(10), 2);
+  {
+    std::fstream stream(file, std::ios::in | std::ios::out | std::ios::binary);
+    stream.seekp(-1, std::ios::end);
+    stream.put('\x7F');
+  }
+  EXPECT_MENTIONS(error_of([&] { load_checkpoint(file); }), "SHA-256");
+  EXPECT_MENTIONS(error_of([&] { load_checkpoint(run_); }), file.string());
+}
+
+TEST_F(CheckpointTest, TruncationIsNoticedWithAndWithoutTheIndex) {
+  const fs::path file = folder().save(make(10), 2);
+  fs::resize_file(file, fs::file_size(file) / 2);
+  EXPECT_MENTIONS(error_of([&] { load_checkpoint(file); }), "cut off");
+  fs::remove(run_ / "checkpoints/index.json");
+  EXPECT_MENTIONS(error_of([&] { load_checkpoint(file); }), file.string());
+}
+
+TEST_F(CheckpointTest, MissingAndMisshapenTensorsAreNamed) {
+  Checkpoint checkpoint = make(10);
+  Generator generator(config_);
+  checkpoint.tensors["G.image.weight"] = at::zeros({3, 2, 5, 5});
+  EXPECT_MENTIONS(error_of([&] { load_state(*generator, checkpoint, "G", "here"); }),
+                  "'G.image.weight'");
+  checkpoint.tensors["G.image.weight"] = at::zeros({3, 2, 3, 3}, at::kHalf);
+  EXPECT_MENTIONS(error_of([&] { load_state(*generator, checkpoint, "G", "here"); }), "Half");
+  checkpoint.tensors.erase("G.image.weight");
+  const std::string text = error_of([&] { load_state(*generator, checkpoint, "G", "here"); });
+  EXPECT_MENTIONS(text, "here: tensor 'G.image.weight' is missing");
+}
+
+TEST_F(CheckpointTest, WhatIsNoCheckpointIsRefusedWithAReason) {
+  EXPECT_MENTIONS(error_of([&] { load_checkpoint(run_); }), "no checkpoint here");
+  EXPECT_MENTIONS(error_of([&] { load_checkpoint(run_ / "none.safetensors"); }),
+                  "there is no such checkpoint");
+  write_safetensors(run_ / "other.safetensors", {{{"a", at::zeros({2})}}, {}});
+  EXPECT_MENTIONS(error_of([&] { load_checkpoint(run_ / "other.safetensors"); }),
+                  "__metadata__.gan_pipeline");
+
+  const fs::path file = folder().save(make(10), 2);
+  const Safetensors good = read_safetensors(file);
+  const auto with_metadata = [&](const std::function<void(nlohmann::json&)>& change) {
+    nlohmann::json metadata = nlohmann::json::parse(good.metadata.at("gan_pipeline"));
+    change(metadata);
+    Safetensors bad = good;
+    bad.metadata["gan_pipeline"] = metadata.dump();
+    write_safetensors(run_ / "bad.safetensors", bad);
+    return error_of([&] { load_checkpoint(run_ / "bad.safetensors"); });
+  };
+  EXPECT_MENTIONS(with_metadata([](auto& m) { m["format"] = 2; }), "format is 2");
+  EXPECT_MENTIONS(with_metadata([](auto& m) { m["model"]["type"] = "vae"; }), "vae");
+  EXPECT_MENTIONS(with_metadata([](auto& m) { m["model"]["resolution"] = 24; }), "power of two");
+  EXPECT_MENTIONS(with_metadata([](auto& m) { m["model"]["channels"] = 1 << 20; }), "outside");
+  EXPECT_MENTIONS(with_metadata([](auto& m) { m.erase("step"); }), "step");
+
+  write_file(run_ / "checkpoints/index.json", std::string_view("{\"checkpoints\": 3}"));
+  EXPECT_MENTIONS(error_of([&] { load_checkpoint(run_); }), "index.json");
+  write_file(run_ / "checkpoints/index.json",
+             std::string_view("{\"checkpoints\": [{\"file\": \"../x\", \"size\": 1, \"sha256\": "
+                              "\"\", \"step\": 1}]}"));
+  EXPECT_MENTIONS(error_of([&] { load_checkpoint(run_); }), "no plain file name");
+}
+
+}  // namespace
+}  // namespace gp
