@@ -292,10 +292,10 @@ int version(const std::vector<std::string>& /*arguments*/) {
 }  // namespace gp
 
 int main(int argc, char** argv) {
-  // libtorch's OpenMP threads spin while they wait for each other. Beside the data threads, or any
-  // other work on the machine, that costs more than the sleep it saves: a step took ten times as
-  // long on two busy processors. libgomp reads this when the torch module is opened.
-  setenv("OMP_WAIT_POLICY", "passive", /*overwrite=*/0);
+  // libtorch's OpenMP threads spin while they wait for each other, by default for so long that a
+  // step takes many times as long beside other work on the same processors. A short spin keeps the
+  // speed of a quiet machine. libgomp reads this when the torch module is opened.
+  if (std::getenv("OMP_WAIT_POLICY") == nullptr) setenv("GOMP_SPINCOUNT", "10000", 0);
   return gp::run_command("gan-pipeline", "Trains GANs on image collections.",
                          {{"run", "train: CONFIG [--set K=V].. [--out DIR] [--dry-run]", gp::run},
                           {"validate", "check a configuration", gp::validate},

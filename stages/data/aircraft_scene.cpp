@@ -356,6 +356,20 @@ void sample_ground(Draws& d, AircraftScene& s) {
   s.light.bounce = mix(scale(floor, 0.45F), scale(s.light.sky, 0.5F), 0.4F);
 }
 
+/// Narrows a scene in cruise to a side view. Shape, livery, colours of sky and light stay as free
+/// as they were; pose and place keep a part of their range.
+void narrow_to_side_view(AircraftScene& s) {
+  s.pose.yaw *= 0.2F;
+  s.pose.pitch *= 0.5F;
+  s.pose.roll *= 0.25F;
+  if (s.pose.elevation < 0) s.pose.elevation = -s.pose.elevation;
+  s.framing.width = 0.8F + 0.5F * (s.framing.width - 0.76F);
+  s.framing.centre_x = 0.5F + 0.5F * (s.framing.centre_x - 0.5F);
+  s.framing.centre_y = 0.5F + 0.5F * (s.framing.centre_y - 0.5F);
+  s.sky.cloud_contrast *= 0.25F;
+  s.livery.titles = 0;
+}
+
 }  // namespace
 
 const std::vector<std::string>& aircraft_type_names() {
@@ -365,16 +379,18 @@ const std::vector<std::string>& aircraft_type_names() {
   return names;
 }
 
-AircraftType aircraft_type_of(std::uint64_t seed, std::uint64_t draw) {
+AircraftType aircraft_type_of(std::uint64_t seed, std::uint64_t draw, AircraftViews views) {
+  if (views == AircraftViews::kSide) return AircraftType::kTwinJet;
   Draws type(seed, "type", draw);
   return static_cast<AircraftType>(type.pick({0.38F, 0.17F, 0.08F, 0.14F, 0.1F, 0.08F, 0.05F}));
 }
 
-AircraftScene sample_aircraft_scene(std::uint64_t seed, std::uint64_t draw) {
+AircraftScene sample_aircraft_scene(std::uint64_t seed, std::uint64_t draw, AircraftViews views) {
   AircraftScene s;
-  s.type = aircraft_type_of(seed, draw);
+  s.type = aircraft_type_of(seed, draw, views);
   Draws situation(seed, "situation", draw);
   s.situation = static_cast<Situation>(situation.pick({0.36F, 0.26F, 0.38F}));
+  if (views == AircraftViews::kSide) s.situation = Situation::kCruise;
   const float gear = s.situation == Situation::kOnGround ? 1.0F
                      : s.situation == Situation::kLow    ? 0.7F
                                                          : 0.0F;
@@ -392,6 +408,7 @@ AircraftScene sample_aircraft_scene(std::uint64_t seed, std::uint64_t draw) {
   sample_sky_and_light(sky, sun, s);
   Draws ground(seed, "ground", draw);
   sample_ground(ground, s);
+  if (views == AircraftViews::kSide) narrow_to_side_view(s);
   return s;
 }
 

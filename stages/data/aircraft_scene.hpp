@@ -25,6 +25,12 @@ enum class AircraftType : std::int32_t {
 /// One name for each AircraftType, in order.
 const std::vector<std::string>& aircraft_type_names();
 
+/// Which part of the collection is drawn.
+enum class AircraftViews {
+  kAll,  ///< every type, on the ground and in the air, sometimes from three quarters
+  kSide  ///< twin jets in flight from the side, with little in the sky: quick to learn
+};
+
 enum class Situation { kOnGround, kLow, kCruise };
 enum class GroundKind { kNone, kRunway, kGrass, kSea, kFields };
 enum class LiveryScheme { kWhite, kCheatline, kTailSweep, kTwoTone, kFullColour, kBareMetal };
@@ -132,9 +138,11 @@ struct AircraftScene {
 
 /// The scene of one draw: a pure function of (seed, draw). Each group of factors has a random
 /// stream of its own, so that they are independent and one can grow without moving the others.
-AircraftScene sample_aircraft_scene(std::uint64_t seed, std::uint64_t draw);
+AircraftScene sample_aircraft_scene(std::uint64_t seed, std::uint64_t draw,
+                                    AircraftViews views = AircraftViews::kAll);
 
 /// The type alone, without the rest of the scene.
-AircraftType aircraft_type_of(std::uint64_t seed, std::uint64_t draw);
+AircraftType aircraft_type_of(std::uint64_t seed, std::uint64_t draw,
+                              AircraftViews views = AircraftViews::kAll);
 
 }  // namespace gp

@@ -96,6 +96,7 @@ class Training {
  private:
   bool writes() const { return !context_.run.directory.empty(); }
   std::filesystem::path in_samples(const std::string& name) const;
+  std::shared_ptr<const Batch> next_batch();
   void train(const Batch& batch);
   void report(bool epoch_ends);
   void finish_epoch(bool last);
@@ -152,7 +153,7 @@ void Training::run() {
   started_ = line_started_ = epoch_started_ = now();
   bool finished = false;
   while (!finished) {
-    std::shared_ptr<const Batch> batch = context_.batches.next();
+    std::shared_ptr<const Batch> batch = next_batch();
     if (!batch) break;
     record_.add_rejects(batch->rejects);
     if (batch->count > 0) {
@@ -184,6 +185,16 @@ void Training::run() {
   if (context_.stop.stop_requested()) {
     context_.log.info(format("stopped after step %llu; state saved",
                              static_cast<unsigned long long>(trainer_.steps())));
+  }
+}
+
+std::shared_ptr<const Batch> Training::next_batch() {
+  try {
+    return context_.batches.next();
+  } catch (...) {
+    // The data have failed, not the training: what was learned so far is kept.
+    if (trainer_.steps() > 0) save_checkpoint();
+    throw;
   }
 }
 

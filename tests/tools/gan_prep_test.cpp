@@ -1,27 +1,21 @@
 // gan-prep as a user runs it: the real program, a YAML file, the data module loaded by it.
 
 #include <gtest/gtest.h>
-#include <sys/wait.h>
-
-#include <cstdio>
 #include <nlohmann/json.hpp>
 
 #include "stages/data/hdf5/shard_reader.hpp"
 #include "stages/data/hdf5/shard_set_writer.hpp"
 #include "tests/stages/data/hdf5/shard_fixture.hpp"
+#include "tests/support/run_tool.hpp"
 
 namespace gp {
 namespace {
 
 namespace fs = std::filesystem;
 
-struct Result {
-  int exit_code = -1;
-  std::string out;
-  std::string err;
-};
+using Result = testing::ToolResult;
 
-class GanPrep : public testing::Test {
+class GanPrep : public ::testing::Test {
  protected:
   static constexpr ImageShape kShape{16, 12};
   static constexpr std::uint64_t kImages = 90;
@@ -43,19 +37,7 @@ class GanPrep : public testing::Test {
   }
 
   Result run(const std::string& arguments) const {
-    const fs::path err = folder_ / "stderr";
-    const std::string command =
-        std::string(GP_BINARY_DIR) + "/bin/gan-prep " + arguments + " 2>'" + err.string() + "'";
-    Result result;
-    std::FILE* pipe = ::popen(command.c_str(), "r");
-    char buffer[4096];
-    for (std::size_t got; (got = std::fread(buffer, 1, sizeof buffer, pipe)) > 0;) {
-      result.out.append(buffer, got);
-    }
-    const int status = ::pclose(pipe);
-    result.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-    result.err = read_text(err);
-    return result;
+    return testing::run_tool("gan-prep", arguments);
   }
   std::string config() const { return "'" + (folder_ / "prep.yaml").string() + "'"; }
   std::string target() const { return "'" + (folder_ / "to").string() + "'"; }

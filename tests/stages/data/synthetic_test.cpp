@@ -497,5 +497,24 @@ TEST(SyntheticSource, RefusesWhatItCannotDraw) {
   EXPECT_THROW(make_source({{"seed", std::int64_t{-1}}}), ConfigError);
 }
 
+TEST(AircraftViews, SideViewsAreTwinJetsInFlightThatStillVary) {
+  std::set<std::vector<std::uint8_t>> pictures;
+  float most_yaw = 0;
+  int facing_left = 0;
+  for (std::uint64_t i = 0; i < 500; ++i) {
+    const AircraftScene scene = sample_aircraft_scene(1, i, AircraftViews::kSide);
+    EXPECT_EQ(scene.type, AircraftType::kTwinJet);
+    EXPECT_EQ(scene.situation, Situation::kCruise);
+    most_yaw = std::max(most_yaw, std::abs(scene.pose.yaw));
+    facing_left += scene.pose.faces_left ? 1 : 0;
+    Image image(32, 32);
+    draw_aircraft(1, i, image.view(), AircraftViews::kSide);
+    pictures.insert(image.pixels());
+  }
+  EXPECT_EQ(pictures.size(), 500U);
+  EXPECT_LT(most_yaw, 0.15F);
+  EXPECT_NEAR(facing_left, 250, 4 * 11.2);
+}
+
 }  // namespace
 }  // namespace gp

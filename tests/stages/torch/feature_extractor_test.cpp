@@ -7,7 +7,8 @@
 
 #include "pipeline/error.hpp"
 #include "pipeline/files.hpp"
-#include "tests/stages/torch/temporary_folder.hpp"
+#include "tests/support/scoped_variable.hpp"
+#include "tests/support/temporary_folder.hpp"
 
 namespace gp {
 namespace {

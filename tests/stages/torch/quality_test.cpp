@@ -16,7 +16,8 @@
 #include "pipeline/log.hpp"
 #include "stages/torch/frechet.hpp"
 #include "stages/torch/stages.hpp"
-#include "tests/stages/torch/temporary_folder.hpp"
+#include "tests/support/scoped_variable.hpp"
+#include "tests/support/temporary_folder.hpp"
 
 namespace gp {
 namespace {

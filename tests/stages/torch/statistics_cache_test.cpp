@@ -6,7 +6,8 @@
 #include "pipeline/files.hpp"
 #include "pipeline/log.hpp"
 #include "stages/torch/safetensors.hpp"
-#include "tests/stages/torch/temporary_folder.hpp"
+#include "tests/support/scoped_variable.hpp"
+#include "tests/support/temporary_folder.hpp"
 
 namespace gp {
 namespace {

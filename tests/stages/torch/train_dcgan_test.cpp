@@ -60,10 +60,15 @@ class TrainDcganTest : public testing::Test {
                                std::vector<std::shared_ptr<const Batch>> batches,
                                std::uint64_t max_steps = 0, const Use& use = {},
                                std::stop_token stop = {}) {
+    VectorBatchStream stream(std::move(batches));
+    return train_from(name, stream, max_steps, use, stop);
+  }
+  std::vector<EpochCall> train_from(const std::string& name, BatchStream& stream,
+                                    std::uint64_t max_steps = 0, const Use& use = {},
+                                    std::stop_token stop = {}) {
     run_.directory = name.empty() ? fs::path() : root_ / name;
     if (!name.empty()) fs::create_directories(run_.directory);
     std::unique_ptr<Stage> stage = train_dcgan_info().create(params());
-    VectorBatchStream stream(std::move(batches));
     std::vector<EpochCall> calls;
     StreamInfo info{{kSize, kSize}, kBatch, 24, {}, "data-digest"};
     EndContext context{run_,
@@ -189,6 +194,24 @@ TEST_F(TrainDcganTest, AStopFinishesTheStepAndSaves) {
   EXPECT_EQ(load_checkpoint(root_ / "run").info.step, 1u);
   EXPECT_EQ(load_checkpoint(root_ / "run").info.next, 8u);
   EXPECT_EQ(lines("run/metrics.jsonl").size(), 1u);
+}
+
+TEST_F(TrainDcganTest, WhenTheDataFailWhatWasLearnedIsSaved) {
+  class Failing : public VectorBatchStream {
+   public:
+    using VectorBatchStream::VectorBatchStream;
+    std::shared_ptr<const Batch> next() override {
+      auto batch = VectorBatchStream::next();
+      if (!batch) throw DataError("too many bad files");
+      return batch;
+    }
+  };
+  auto batches = toy_stream(kSize, kBatch, 3, 1);
+  batches.resize(2);
+  Failing stream(std::move(batches));
+  EXPECT_THROW(train_from("run", stream), DataError);
+  EXPECT_EQ(load_checkpoint(root_ / "run").info.step, 2u);
+  EXPECT_EQ(load_checkpoint(root_ / "run").info.next, 16u);
 }
 
 TEST_F(TrainDcganTest, RejectsAreWrittenDown) {

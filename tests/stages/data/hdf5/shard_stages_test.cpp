@@ -409,7 +409,7 @@ void limit_files(std::uint64_t bytes) {
   ::setrlimit(RLIMIT_FSIZE, &limit);
 }
 
-class KilledBuild : public testing::Test {
+class KilledBuild : public ::testing::Test {
  protected:
   void SetUp() override {
     run_sink(folder_ / "expected", build_);

@@ -1,0 +1,225 @@
+// gan-pipeline as a user runs it: the real program, YAML, modules and plugins opened by it.
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <spawn.h>
+
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <thread>
+
+#include "pipeline/files.hpp"
+#include "tests/support/run_tool.hpp"
+
+extern char** environ;
+
+namespace gp {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using testing::run_tool;
+using testing::ToolResult;
+
+#define EXPECT_CONTAINS(text, part) \
+  EXPECT_NE((text).find(part), std::string::npos) << "in: " << (text)
+
+const char kConfig[] = R"(
+name: tiny
+seed: 4
+plugins: [augment_flip, augment_affine, augment_grayscale, augment_noise]
+stages:
+  - {use: source.synthetic, size: 16, draws: 40}
+  - {use: augment.flip, p: 0.5}
+  - {use: augment.affine, translate: 0.05, rotate: 10, scale: 0.05}
+  - {use: augment.grayscale, p: 0.2}
+  - {use: augment.noise, sigma: 3}
+  - {use: batch, size: 8}
+  - {use: train.dcgan, epochs: 2, channels: 4, max_channels: 8, sample_every: 1, ema: 0.9}
+)";
+
+std::vector<json> lines(const fs::path& file) {
+  std::vector<json> result;
+  std::istringstream text(read_text(file));
+  for (std::string line; std::getline(text, line);) result.push_back(json::parse(line));
+  return result;
+}
+
+class GanPipeline : public ::testing::Test {
+ protected:
+  void SetUp() override { write_file(config(), kConfig); }
+  fs::path config() const { return folder_ / "tiny.yaml"; }
+  std::string out() const { return " --out '" + (folder_ / "runs").string() + "'"; }
+  std::string quoted(const fs::path& path) const { return "'" + path.string() + "'"; }
+  ToolResult run(const std::string& more = "") const {
+    return run_tool("gan-pipeline", "run " + quoted(config()) + out() + " --threads 1 " + more);
+  }
+
+  testing::TemporaryFolder folder_;
+};
+
+TEST_F(GanPipeline, TrainsFromYamlThroughPlugins) {
+  const ToolResult result = run();
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const fs::path directory = folder_ / "runs/00000-tiny";
+  EXPECT_EQ(result.out, directory.string() + "\n");
+  for (const char* file :
+       {"config.yaml", "run.json", "log.txt", "samples/reals.png", "samples/fakes_000001.png",
+        "samples/fakes_000002.png", "checkpoints/index.json",
+        "checkpoints/step-00000010.safetensors", "plots/loss.png", "plots/acc.png"}) {
+    EXPECT_TRUE(fs::exists(directory / file)) << file;
+  }
+  const auto metrics = lines(directory / "metrics.jsonl");
+  ASSERT_EQ(metrics.size(), 10U);
+  for (const char* field : {"step", "epoch", "images", "loss_d", "loss_g", "accuracy_real",
+                            "accuracy_fake", "images_per_second"}) {
+    EXPECT_TRUE(metrics.back().contains(field)) << field;
+  }
+  EXPECT_EQ(metrics.back()["step"], 10);
+  EXPECT_EQ(metrics.back()["images"], 80);
+  const json record = json::parse(read_text(directory / "run.json"));
+  EXPECT_EQ(record["plugins"][0]["name"], "augment_flip");
+  EXPECT_EQ(record["plugins"][0]["sha256"].get<std::string>().size(), 64U);
+  EXPECT_CONTAINS(result.err, "epoch 2/2");
+
+  // The same seed gives the same losses; another one does not.
+  ASSERT_EQ(run().exit_code, 0);
+  ASSERT_EQ(run("--set seed=5").exit_code, 0);
+  const auto again = lines(folder_ / "runs/00001-tiny/metrics.jsonl");
+  const auto other = lines(folder_ / "runs/00002-tiny/metrics.jsonl");
+  EXPECT_EQ(again.back()["loss_g"], metrics.back()["loss_g"]);
+  EXPECT_NE(other.back()["loss_g"], metrics.back()["loss_g"]);
+
+  // Without the second plugin it still runs: swapping one is a change of YAML only.
+  const ToolResult sample =
+      run_tool("gan-pipeline", "sample " + quoted(directory) + " --out " +
+                                   quoted(folder_ / "grid.png") + " --grid 2x3 --device cpu");
+  EXPECT_EQ(sample.exit_code, 0) << sample.err;
+  EXPECT_TRUE(fs::exists(folder_ / "grid.png"));
+  const ToolResult singles =
+      run_tool("gan-pipeline", "sample " + quoted(directory) + " --out " +
+                                   quoted(folder_ / "singles") + " --count 3 --device cpu");
+  EXPECT_EQ(singles.exit_code, 0) << singles.err;
+  EXPECT_TRUE(fs::exists(folder_ / "singles/000002.png"));
+}
+
+TEST_F(GanPipeline, EvaluatesInTheRunAndAfterwards) {
+  const fs::path weights = fs::path(GP_SOURCE_DIR) / ".deps/efficientnet_lite0.safetensors";
+  if (!fs::exists(weights)) GTEST_SKIP() << weights << " does not exist; run tools/bootstrap";
+  write_file(config(), std::string(kConfig) +
+                           "  - {use: evaluate.quality, every: 2, reference: {draws: 12}, "
+                           "held_out: {first: 100, draws: 12}, n_fake: 12, weights: '" +
+                           weights.string() + "'}\n");
+  ::setenv("GAN_PIPELINE_CACHE", (folder_ / "cache").c_str(), 1);
+  const ToolResult result = run();
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const fs::path directory = folder_ / "runs/00000-tiny";
+  const auto records = lines(directory / "evaluation.jsonl");
+  ASSERT_EQ(records.size(), 1U);
+  EXPECT_EQ(records[0]["extractor"], "efficientnet_lite0");
+  EXPECT_EQ(records[0]["n_fake"], 12);
+  EXPECT_TRUE(records[0]["rank_deficient"].get<bool>());
+  EXPECT_CONTAINS(result.err, "FD-EfficientNet-Lite0");
+  const ToolResult again = run_tool(
+      "gan-pipeline", "evaluate " + quoted(directory) + " --threads 1 --device cpu --json");
+  ASSERT_EQ(again.exit_code, 0) << again.err;
+  const json record = json::parse(again.out);
+  EXPECT_NEAR(record["metrics"]["frechet_distance"].get<double>(),
+              records[0]["metrics"]["frechet_distance"].get<double>(), 1e-6);
+  EXPECT_EQ(record["accuracy"], records[0]["accuracy"]);
+}
+
+TEST_F(GanPipeline, DryRunTellsTheShapesAndWritesNothing) {
+  const ToolResult result = run("--dry-run");
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_CONTAINS(result.out, "augment.noise: 16x16");
+  EXPECT_FALSE(fs::exists(folder_ / "runs"));
+}
+
+TEST_F(GanPipeline, ExitCodesAndMessagesTellWhatIsWrong) {
+  ToolResult result = run("--set stages.augment.flip.p=1.5");
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_CONTAINS(result.err, "outside [0, 1]");
+  result = run_tool("gan-pipeline", "run " + quoted(config()) + " --devise cpu");
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_CONTAINS(result.err, "devise");
+  result = run_tool("gan-pipeline", "rnu");
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_CONTAINS(result.err, "did you mean 'run'");
+  result = run_tool("gan-pipeline", "validate " + quoted(folder_ / "none.yaml"));
+  EXPECT_EQ(result.exit_code, 2);
+
+  result = run_tool("gan-pipeline",
+                    "run " + quoted(fs::path(GP_SOURCE_DIR) / "configs/aircraft.yaml") + out() +
+                        " --set stages.source.fgvc.root=" + quoted(folder_ / "nothing"));
+  EXPECT_EQ(result.exit_code, 3);
+  EXPECT_CONTAINS(result.err, "robots.ox.ac.uk/~vgg/data/fgvc-aircraft");
+  EXPECT_FALSE(fs::exists(folder_ / "runs"));
+
+  result = run("--set 'plugins=[augment_nothing]'");
+  EXPECT_EQ(result.exit_code, 4);
+  EXPECT_CONTAINS(result.err, "augment_nothing");
+  result = run_tool("gan-pipeline", "sample " + quoted(folder_.path()) + " --out x.png");
+  EXPECT_EQ(result.exit_code, 3);
+}
+
+TEST_F(GanPipeline, AnInterruptSavesTheStateAndEndsWith130) {
+  const std::string program = std::string(GP_BINARY_DIR) + "/bin/gan-pipeline";
+  const std::string runs = (folder_ / "runs").string();
+  const std::string yaml = config().string();
+  const char* arguments[] = {program.c_str(),
+                             "run",
+                             yaml.c_str(),
+                             "--out",
+                             runs.c_str(),
+                             "--threads",
+                             "1",
+                             "--set",
+                             "stages.train.dcgan.epochs=100000",
+                             nullptr};
+  pid_t child = 0;
+  ASSERT_EQ(posix_spawn(&child, program.c_str(), nullptr, nullptr,
+                        const_cast<char* const*>(arguments), environ),
+            0);
+  const fs::path directory = folder_ / "runs/00000-tiny";
+  const auto started = [&] {
+    return fs::exists(directory / "metrics.jsonl") &&
+           fs::file_size(directory / "metrics.jsonl") > 0;
+  };
+  for (int i = 0; i < 600 && !started(); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  kill(child, SIGINT);
+  int status = 0;
+  waitpid(child, &status, 0);
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 130);
+  const auto index = json::parse(read_text(directory / "checkpoints/index.json"));
+  EXPECT_FALSE(index.empty());
+}
+
+TEST_F(GanPipeline, InspectOfADataStageDoesNotLoadLibtorch) {
+  const ToolResult result = run_tool("gan-pipeline", "inspect image.resize --json");
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_CONTAINS(result.out, "\"image.resize\"");
+  const ToolResult traced = run_tool(
+      "gan-pipeline", "inspect image.resize >/dev/null; LD_DEBUG=files " +
+                          std::string(GP_BINARY_DIR) + "/bin/gan-pipeline inspect image.resize");
+  EXPECT_EQ(traced.err.find("libtorch"), std::string::npos);
+  const ToolResult all = run_tool("gan-pipeline", "inspect");
+  for (const char* stage : {"augment.flip", "source.shards", "train.dcgan", "evaluate.quality"}) {
+    EXPECT_CONTAINS(all.out, stage);
+  }
+}
+
+TEST(ShippedConfigs, AreValid) {
+  for (const char* name : {"aircraft", "aircraft_shards", "prep_aircraft", "demo"}) {
+    const ToolResult result = run_tool(
+        "gan-pipeline", "validate '" GP_SOURCE_DIR "/configs/" + std::string(name) + ".yaml'");
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+  }
+}
+
+}  // namespace
+}  // namespace gp
