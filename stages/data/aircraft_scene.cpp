@@ -367,7 +367,9 @@ void narrow_to_side_view(AircraftScene& s) {
   s.framing.centre_x = 0.5F + 0.5F * (s.framing.centre_x - 0.5F);
   s.framing.centre_y = 0.5F + 0.5F * (s.framing.centre_y - 0.5F);
   s.sky.cloud_contrast *= 0.25F;
+  // Lettering and windows are details below a pixel at 64x64.
   s.livery.titles = 0;
+  s.livery.windows = 0;
 }
 
 }  // namespace
