@@ -221,5 +221,24 @@ TEST(ShippedConfigs, AreValid) {
   }
 }
 
+TEST(ShippedConfigs, AircraftTakesAPhotographThroughEveryStage) {
+  const fs::path photos = fs::path(GP_SOURCE_DIR) / "../shared/data/fgvc-aircraft-2013b";
+  if (!fs::exists(photos)) GTEST_SKIP() << photos << " does not exist";
+  const ToolResult result = run_tool("gan-pipeline", "run '" GP_SOURCE_DIR
+                                                     "/configs/aircraft.yaml' --dry-run --set "
+                                                     "stages.source.fgvc.root='" +
+                                                         photos.string() + "'");
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_CONTAINS(result.out, "augment.affine: 128x128");
+  EXPECT_CONTAINS(result.out, "663 samples an epoch, batches of 64");
+}
+
+TEST(Readme, ShowsThePluginThatShips) {
+  const std::string plugin = read_text(fs::path(GP_SOURCE_DIR) / "plugins/augment_flip.cpp");
+  EXPECT_NE(read_text(fs::path(GP_SOURCE_DIR) / "README.md").find("```cpp\n" + plugin + "```"),
+            std::string::npos)
+      << "the example in README.md is not plugins/augment_flip.cpp word for word";
+}
+
 }  // namespace
 }  // namespace gp
