@@ -135,6 +135,8 @@ const char* expected_of(ParamType type) {
       return "a list of numbers, such as [0.5, 1]";
     case ParamType::kOverrides:
       return "a map of parameters, such as {split: test}";
+    case ParamType::kStages:
+      return "a list of stages, such as [{use: augment.flip}]";
   }
   return "";
 }

@@ -55,10 +55,6 @@ class Image {
     shape_ = {height, width};
     pixels_.resize(shape_.bytes());
   }
-  /// Gives the memory back when it is larger than `bytes`.
-  void trim(std::size_t bytes) {
-    if (pixels_.capacity() > bytes) std::vector<std::uint8_t>().swap(pixels_);
-  }
 
   ImageView view() {
     return {pixels_.data(), shape_.height, shape_.width,

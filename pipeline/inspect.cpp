@@ -26,6 +26,8 @@ std::string type_name(ParamType type) {
       return "list of real";
     case ParamType::kOverrides:
       return "map of the source's parameters";
+    case ParamType::kStages:
+      return "list of stages";
   }
   return "?";
 }
@@ -37,6 +39,8 @@ std::string type_id(ParamType type) {
       return "real_list";
     case ParamType::kOverrides:
       return "overrides";
+    case ParamType::kStages:
+      return "stages";
     default:
       return type_name(type);
   }
@@ -92,6 +96,8 @@ std::string example_value(const ParamSpec& spec) {
       return to_string(Value(std::vector<double>{low}));
     case ParamType::kOverrides:
       return "{}";
+    case ParamType::kStages:
+      return "[{use: augment.flip}, {use: augment.grayscale}]";
   }
   return "";
 }

@@ -127,6 +127,8 @@ std::string describe_type(ParamType type) {
       return "a list of numbers";
     case ParamType::kOverrides:
       return "a map of parameters";
+    case ParamType::kStages:
+      return "a list of stages";
   }
   return "?";
 }
@@ -244,6 +246,8 @@ Value check_value(const ParamSpec& spec, const Value& value) {
     case ParamType::kOverrides:
       return std::holds_alternative<std::map<std::string, std::string>>(value) ? value
                                                                                : wrong_type();
+    case ParamType::kStages:
+      break;  // never a value: its stages are checked one by one
   }
   return wrong_type();
 }

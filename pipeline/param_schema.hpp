@@ -18,7 +18,8 @@ enum class ParamType {
   kChoice,  ///< one of `choices`
   kPath,    ///< resolved against the file that holds it
   kRealList,
-  kOverrides  ///< a map of other parameters, e.g. `reference: {split: trainval}`; kept as text
+  kOverrides,  ///< a map of other parameters, e.g. `reference: {split: trainval}`; kept as text
+  kStages      ///< a list of stages, of which the engine makes one a sample (augment.one_of)
 };
 
 /// A validated parameter value.

@@ -279,6 +279,7 @@ class PluginValues {
         break;
       case ParamType::kPath:
       case ParamType::kOverrides:
+      case ParamType::kStages:
         break;  // no plugin can declare them
     }
     return value;
