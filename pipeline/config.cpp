@@ -16,12 +16,19 @@ std::vector<std::string> library_names(const ConfigFile& file, std::string_view 
   std::vector<std::string> names;
   const ConfigNode* list = file.root().find(key);
   if (list == nullptr || list->type != ConfigNode::Type::kList) return names;
-  Problems unused;
-  const ValueReader reader(folder_of(file.path()), unused);
   for (const ConfigNode& item : list->items) {
     if (!item.is_text() || item.text.empty()) continue;
     const bool is_file = item.text.find('/') != std::string::npos;
-    names.push_back(is_file ? reader.absolute_path(item.text, item.mark) : item.text);
+    if (!is_file) {
+      names.push_back(item.text);
+      continue;
+    }
+    const ExpandedPath expanded = expand_path(item.text);
+    if (!expanded.path) {
+      throw ConfigError(item.mark.text() + ": " + std::string(key) + ": " + shown(item.text) + " " +
+                        expanded.problem);
+    }
+    names.push_back(absolute_path(*expanded.path, item.mark));
   }
   return names;
 }
@@ -46,37 +53,30 @@ ConfigFile::ConfigFile(ConfigFile&&) noexcept = default;
 ConfigFile& ConfigFile::operator=(ConfigFile&&) noexcept = default;
 ConfigFile::~ConfigFile() = default;
 
-ConfigFile ConfigFile::read(const fs::path& path, const std::vector<std::string>& overrides) {
+FileText read_config_text(const fs::path& path) {
   std::error_code error;
-  if (!fs::exists(path, error)) {
-    throw ConfigError(path.string() + ": there is no such file" + missing_file_hint(path));
-  }
-  if (fs::is_directory(path, error)) {
-    throw ConfigError(path.string() + ": this is a folder; expected a YAML file");
-  }
+  if (!fs::exists(path, error)) return {{}, "there is no such file" + missing_file_hint(path)};
+  if (fs::is_directory(path, error)) return {{}, "this is a folder; expected a YAML file"};
   std::ifstream file(path, std::ios::binary);
   // One byte more than parse() takes, so that it can say "too large" of any device or file.
   std::string text((std::size_t{1} << 20) + 1, '\0');
   file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  if (file.bad() || (file.fail() && !file.eof())) {
-    throw ConfigError(path.string() + ": can't be read; check its permissions");
-  }
+  if (file.bad() || (file.fail() && !file.eof()))
+    return {{}, "can't be read; check its permissions"};
   text.resize(static_cast<std::size_t>(file.gcount()));
-  return parse(text, path, overrides);
+  return {std::move(text), ""};
+}
+
+ConfigFile ConfigFile::read(const fs::path& path, const std::vector<std::string>& overrides) {
+  const FileText file = read_config_text(path);
+  if (!file.text) throw ConfigError(path.string() + ": " + file.problem);
+  return parse(*file.text, path, overrides);
 }
 
 ConfigFile ConfigFile::parse(const std::string& yaml, const fs::path& path,
                              const std::vector<std::string>& overrides) {
-  const std::string name = path.string();
-  const auto mark_of = [&name](int line, int column) { return Mark{name, line, column}; };
   Problems problems;
-  std::optional<Node> root = parse_yaml(yaml, mark_of, problems);
-  if (root && root->type != Node::Type::kMap) {
-    problems.add(
-        root->mark,
-        "expected a map of name, seed, plugins, stages, run at the top; found " + found(*root));
-    root.reset();
-  }
+  std::optional<Node> root = parse_config(yaml, path, problems);
   if (root) {
     for (const std::string& text : overrides) apply_override(*root, text, problems);
   }
@@ -94,12 +94,15 @@ std::vector<std::string> ConfigFile::modules() const { return library_names(*thi
 
 std::vector<std::string> ConfigFile::stage_names() const {
   std::vector<std::string> names;
-  const Node* stages = root_->find("stages");
-  if (stages == nullptr || stages->type != Node::Type::kList) return names;
-  for (const Node& stage : stages->items) {
-    const Node* use = stage.find("use");
-    if (use != nullptr && use->is_text()) names.push_back(use->text);
-  }
+  const auto collect = [&names](const Node* stages, const auto& self) -> void {
+    if (stages == nullptr || stages->type != Node::Type::kList) return;
+    for (const Node& stage : stages->items) {
+      const Node* use = stage.find("use");
+      self(stage.find("stages"), self);
+      if (use != nullptr && use->is_text()) names.push_back(use->text);
+    }
+  };
+  collect(root_->find("stages"), collect);
   return names;
 }
 
@@ -107,7 +110,11 @@ std::string Config::resolved_yaml() const {
   const auto text = [](const std::string& value) { return to_string(Value(value)); };
   const auto list = [&](const std::vector<std::string>& values) {
     std::string yaml = "[";
-    for (const std::string& value : values) yaml += (yaml.size() > 1 ? ", " : "") + text(value);
+    for (const std::string& value : values) {
+      // With a slash it is a file.
+      yaml += (yaml.size() > 1 ? ", " : "") +
+              (value.find('/') == std::string::npos ? text(value) : path_yaml(value));
+    }
     return yaml + "]";
   };
   std::vector<const ParamSpec*> overridable;
@@ -117,15 +124,26 @@ std::string Config::resolved_yaml() const {
   if (!plugins.empty()) yaml += "plugins: " + list(plugins) + "\n";
   if (!modules.empty()) yaml += "modules: " + list(modules) + "\n";
   yaml += "stages:\n";
-  for (const StageConfig& stage : stages) {
-    yaml += "  - use: " + text(stage.use) + "\n";
-    if (stage.address != stage.use) yaml += "    name: " + text(stage.address) + "\n";
-    for (const ParamSpec* spec : all_specs(*stage.info)) {
-      const auto value = stage.params.values().find(spec->name);
-      if (value == stage.params.values().end()) continue;
-      yaml += "    " + spec->name + ": " + yaml_value(value->second, *spec, overridable) + "\n";
+  const auto add_stages = [&](const std::vector<StageConfig>& some, const std::string& parent,
+                              const std::string& indent, const auto& self) -> void {
+    for (const StageConfig& stage : some) {
+      yaml += indent + "- use: " + text(stage.use) + "\n";
+      const std::string own = stage.address.substr(parent.size());
+      if (own != stage.use) yaml += indent + "  name: " + text(own) + "\n";
+      if (!parent.empty()) yaml += indent + "  weight: " + to_string(Value(stage.weight)) + "\n";
+      for (const ParamSpec* spec : all_specs(*stage.info)) {
+        if (spec->type == ParamType::kStages) {
+          yaml += indent + "  " + spec->name + ":\n";
+          self(stage.choices, stage.address + ".", indent + "    ", self);
+        }
+        const auto value = stage.params.values().find(spec->name);
+        if (value == stage.params.values().end()) continue;
+        yaml += indent + "  " + spec->name + ": " + yaml_value(value->second, *spec, overridable) +
+                "\n";
+      }
     }
-  }
+  };
+  add_stages(stages, "", "  ", add_stages);
   yaml += "run:\n";
   yaml += "  device: " + text(run.device) + "\n";
   yaml += "  precision: " + text(run.precision) + "\n";
@@ -135,9 +153,21 @@ std::string Config::resolved_yaml() const {
   return yaml;
 }
 
-StageInfo batch_stage_info() {
+const StageConfig* Config::find_stage(const std::string& wanted) const {
+  const auto find = [&wanted](const std::vector<StageConfig>& list,
+                              const auto& self) -> const StageConfig* {
+    for (const StageConfig& stage : list) {
+      if (stage.address == wanted) return &stage;
+      if (const StageConfig* choice = self(stage.choices, self)) return choice;
+    }
+    return nullptr;
+  };
+  return find(stages, find);
+}
+
+void add_built_in_stages(StageRegistry& registry) {
   StageInfo info;
-  info.name = "batch";
+  info.name = kBatchStage;
   info.doc = "Gathers images into batches, in the order of the data";
   info.in = Kind::kImage;
   info.out = Kind::kBatch;
@@ -145,7 +175,52 @@ StageInfo batch_stage_info() {
   info.params.integer("size", 64, "images in a batch", 1, 16384)
       .choice("last", "drop", {"drop", "keep"},
               "what becomes of the last batch of an epoch when it is not full");
-  return info;
+  registry.add(std::move(info));
+
+  StageInfo one_of;
+  one_of.name = kOneOfStage;
+  one_of.doc = "Sends each image through one of several stages, chosen by their weights";
+  one_of.in = Kind::kImage;
+  one_of.out = Kind::kImage;
+  one_of.random = true;
+  one_of.params.real("p", 1, "probability that any is chosen", 0, 1)
+      .add({.name = "stages",
+            .type = ParamType::kStages,
+            .default_value = {},
+            .optional = false,
+            .min = {},
+            .max = {},
+            .choices = {},
+            .doc = "what to choose from; each may have a `weight` (default 1)"});
+  registry.add(std::move(one_of));
+}
+
+const ParamSpec& choice_weight_spec() {
+  static const ParamSpec kSpec = [] {
+    ParamSchema schema;
+    schema.real("weight", 1, "how often this stage is chosen, relative to the others", 0, 1e9);
+    return schema.specs().front();
+  }();
+  return kSpec;
+}
+
+const ParamSchema& run_schema() {
+  static const ParamSchema kSchema = [] {
+    const RunSettings defaults;
+    ParamSchema schema;
+    schema
+        .text("device", defaults.device,
+              "where to train: auto (a GPU where there is one) | cpu | cuda | cuda:N")
+        .choice("precision", defaults.precision, {"auto", "fp32", "bf16"},
+                "arithmetic of the trainer; auto: bf16 where the device has it")
+        .integer("threads", 1, "thread budget of the run; auto: all processors", 1, 512)
+        .integer("max_in_flight", defaults.max_in_flight,
+                 "samples between source and trainer, at least batch size * (prefetch + 1)", 1,
+                 1000000)
+        .integer("prefetch", defaults.prefetch, "batches made ahead", 0, 64);
+    return schema;
+  }();
+  return kSchema;
 }
 
 const ParamSpec& held_out_fraction_spec() {

@@ -50,12 +50,12 @@ bool is_sink(const StageInfo& info) { return info.out == Kind::kNothing && !is_e
 class Checker {
  public:
   Checker(const ConfigFile& file, const StageRegistry& registry)
-      : file_(file), registry_(registry), reader_(folder_of(file.path()), problems_) {}
+      : file_(file), registry_(registry), reader_(problems_) {}
 
   Config check() {
     const Node& root = file_.root();
     config_.path = file_.path();
-    check_keys(root, {"name", "seed", "plugins", "modules", "stages", "run"});
+    check_keys(root, {"base", "name", "seed", "plugins", "modules", "stages", "run"});
     check_name(root.find("name"));
     check_seed(root.find("seed"));
     config_.plugins = file_.plugins();
@@ -73,8 +73,11 @@ class Checker {
   struct Entry {
     const Node* node = nullptr;
     const StageInfo* info = nullptr;  ///< null: unknown, which has been said
-    std::string label;                ///< stages[4] 'augment.flip'
-    Mark mark;                        ///< of the `use`
+    std::string place;                ///< stages[4]
+    std::string address;
+    std::string label;  ///< stages[4] 'augment.flip'
+    Mark mark;          ///< of the `use`
+    std::vector<Entry> choices;
   };
 
   void check_keys(const Node& root, const std::vector<std::string>& known) {
@@ -99,6 +102,7 @@ class Checker {
                                     std::to_string(kLongestName));
     } else {
       config_.name = node->text;
+      config_.marks["name"] = node->mark;
     }
   }
 
@@ -107,6 +111,7 @@ class Checker {
     const auto value = node->is_text() && !node->quoted ? parse_unsigned(node->text) : std::nullopt;
     if (value) {
       config_.seed = *value;
+      config_.marks["seed"] = node->mark;
     } else {
       const std::string why = node->is_text() ? parse_integer(node->text).problem : "";
       problems_.add(node->mark, "seed is " + found(*node) + (node->quoted ? " in quotes" : "") +
@@ -127,26 +132,13 @@ class Checker {
     for (std::size_t i = 0; i < node->items.size(); ++i) {
       const Node& item = node->items[i];
       const std::string label = what + "[" + std::to_string(i) + "]";
+      config_.marks[label] = item.mark;
       if (!item.is_text() || item.text.empty()) {
         problems_.add(item.mark, label + " is " + found(item) + "; expected a name or a file");
       } else if (!seen.insert(item.text).second) {
         problems_.add(item.mark, label + " = '" + shown(item.text) + "' is there twice");
       }
     }
-  }
-
-  static const ParamSchema& run_schema() {
-    static const ParamSchema kSchema = [] {
-      const RunSettings defaults;
-      ParamSchema schema;
-      schema.text("device", defaults.device, "auto | cpu | cuda | cuda:N")
-          .choice("precision", defaults.precision, {"auto", "fp32", "bf16"}, "")
-          .integer("threads", 1, "", 1, 512)
-          .integer("max_in_flight", defaults.max_in_flight, "", 1, 1000000)
-          .integer("prefetch", defaults.prefetch, "", 0, 64);
-      return schema;
-    }();
-    return kSchema;
   }
 
   void check_run(const Node* node) {
@@ -167,6 +159,7 @@ class Checker {
                                          (hint.empty() ? "; expected " + joined(names) : hint));
         continue;
       }
+      config_.marks["run." + item.key] = item.mark;
       if (item.key == "threads" && item.is_text() && item.text == "auto") {
         run.threads = 0;
         continue;
@@ -204,41 +197,85 @@ class Checker {
                         "; expected a list of stages, such as '- {use: image.decode}'");
       return;
     }
-    for (std::size_t i = 0; i < node->items.size(); ++i) identify(node->items[i], i);
-    check_addresses();
+    for (std::size_t i = 0; i < node->items.size(); ++i) {
+      entries_.push_back(identify(node->items[i], "stages[" + std::to_string(i) + "]", ""));
+    }
+    std::map<std::string, std::string> places;
+    check_addresses(entries_, places);
     const auto source = std::find_if(entries_.begin(), entries_.end(), [](const Entry& entry) {
       return entry.info != nullptr && is_source(*entry.info);
     });
     if (source != entries_.end()) reader_.set_overridable(overridable_specs(*source->info));
-    for (const Entry& entry : entries_) check_params(entry);
+    for (const Entry& entry : entries_) {
+      if (entry.info != nullptr) config_.stages.push_back(check_stage(entry, false));
+    }
     check_kinds();
     check_in_flight();
   }
 
-  void identify(const Node& node, std::size_t index) {
+  /// `parent`: the address of the stage that this one is a choice of, and a dot.
+  Entry identify(const Node& node, const std::string& place, const std::string& parent) {
     Entry entry;
     entry.node = &node;
     entry.mark = node.mark;
-    entry.label = "stages[" + std::to_string(index) + "]";
+    entry.place = entry.label = place;
     const Node* use = node.find("use");
     if (node.type != Node::Type::kMap) {
-      problems_.add(node.mark, entry.label + " is " + found(node) + "; expected a map: {use: " +
+      problems_.add(node.mark, place + " is " + found(node) + "; expected a map: {use: " +
                                    (node.is_text() ? shown(node.text) : "NAME") + "}");
     } else if (use == nullptr) {
-      problems_.add(node.mark, entry.label + " has no 'use'; expected {use: NAME, ...}");
+      const bool changes = node.find("change") != nullptr || node.find("remove") != nullptr;
+      problems_.add(node.mark, place + (changes ? " changes a stage, which only a file with a "
+                                                  "`base:` can"
+                                                : " has no 'use'; expected {use: NAME, ...}"));
     } else if (!use->is_text()) {
-      problems_.add(use->mark,
-                    entry.label + ": use is " + found(*use) + "; expected a stage's name");
+      problems_.add(use->mark, place + ": use is " + found(*use) + "; expected a stage's name");
     } else {
       entry.mark = use->mark;
       entry.info = registry_.find(use->text);
-      entry.label += " '" + shown(stage_address(node)) + "'";
+      entry.address = parent + stage_address(node);
+      entry.label += " '" + shown(entry.address) + "'";
       if (entry.info == nullptr) {
-        problems_.add(use->mark, "stages[" + std::to_string(index) + "]: unknown stage '" +
-                                     shown(use->text) + "'" + unknown_stage_hint(use->text));
+        problems_.add(use->mark, place + ": unknown stage '" + shown(use->text) + "'" +
+                                     unknown_stage_hint(use->text));
+      } else if (const ParamSpec* list = list_of_stages(*entry.info)) {
+        identify_choices(entry, *list);
       }
     }
-    entries_.push_back(std::move(entry));
+    return entry;
+  }
+
+  /// The parameter of a stage that is a list of stages, where it has one.
+  static const ParamSpec* list_of_stages(const StageInfo& info) {
+    for (const ParamSpec& spec : info.params.specs()) {
+      if (spec.type == ParamType::kStages) return &spec;
+    }
+    return nullptr;
+  }
+
+  void identify_choices(Entry& entry, const ParamSpec& spec) {
+    const Node* list = entry.node->find(spec.name);
+    if (list == nullptr) return;  // which check_stage says
+    if (list->type != Node::Type::kList || list->items.empty()) {
+      problems_.add(list->mark,
+                    entry.label + ": " + spec.name + " is " +
+                        (list->type == Node::Type::kList ? "an empty list" : found(*list)) +
+                        "; expected a list of stages, such as [{use: augment.flip}]");
+      return;
+    }
+    for (std::size_t i = 0; i < list->items.size(); ++i) {
+      const std::string place = entry.place + "." + spec.name + "[" + std::to_string(i) + "]";
+      Entry choice = identify(list->items[i], place, entry.address + ".");
+      if (choice.info != nullptr &&
+          (choice.info->in != Kind::kImage || choice.info->out != Kind::kImage)) {
+        problems_.add(choice.mark, choice.label + " turns " + to_string(choice.info->in) +
+                                       " into " + to_string(choice.info->out) + "; " +
+                                       entry.info->name +
+                                       " chooses among stages that turn image into image");
+        choice.info = nullptr;
+      }
+      entry.choices.push_back(std::move(choice));
+    }
   }
 
   std::string unknown_stage_hint(const std::string& name) const {
@@ -263,44 +300,53 @@ class Checker {
     return hint;
   }
 
-  void check_addresses() {
-    std::map<std::string, std::size_t> first;
-    for (std::size_t i = 0; i < entries_.size(); ++i) {
-      const Node* name = entries_[i].node->find("name");
+  /// `places`: where each address was seen first.
+  void check_addresses(const std::vector<Entry>& entries,
+                       std::map<std::string, std::string>& places) {
+    for (const Entry& entry : entries) {
+      const Node* name = entry.node->find("name");
       if (name != nullptr && !name->is_text()) {
-        problems_.add(name->mark,
-                      entries_[i].label + ": name is " + found(*name) + "; expected a text");
+        problems_.add(name->mark, entry.label + ": name is " + found(*name) + "; expected a text");
         continue;
       }
       if (name != nullptr && !safe_name(name->text)) {
         problems_.add(name->mark,
-                      entries_[i].label + ": name = '" + shown(name->text) +
+                      entry.label + ": name = '" + shown(name->text) +
                           "' can't be an address; use letters, digits, '_', '-' and '.'");
         continue;
       }
-      const std::string address = stage_address(*entries_[i].node);
-      if (address.empty()) continue;
-      const auto [other, fresh] = first.try_emplace(address, i);
-      if (fresh) continue;
-      problems_.add(name != nullptr ? name->mark : entries_[i].mark,
-                    entries_[i].label + ": the address '" + shown(address) +
-                        "' is that of stages[" + std::to_string(other->second) +
-                        "] too; give one of them a `name:` of its own");
+      if (entry.address.empty()) continue;
+      const auto [other, fresh] = places.try_emplace(entry.address, entry.place);
+      if (!fresh) {
+        problems_.add(name != nullptr ? name->mark : entry.mark,
+                      entry.label + ": the address '" + shown(entry.address) + "' is that of " +
+                          other->second + " too; give one of them a `name:` of its own");
+      }
+      check_addresses(entry.choices, places);
     }
   }
 
-  void check_params(const Entry& entry) {
+  /// A stage of the list, or with `is_choice` one that augment.one_of chooses.
+  StageConfig check_stage(const Entry& entry, bool is_choice) {
     StageConfig stage;
     stage.mark = entry.mark;
     stage.info = entry.info;
-    if (entry.info == nullptr) return;
     stage.use = entry.info->name;
-    stage.address = stage_address(*entry.node);
+    stage.address = entry.address;
     const std::string where = entry.label + ": ";
-    const auto specs = all_specs(*entry.info);
+    auto specs = all_specs(*entry.info);
+    if (is_choice) {
+      const ParamSpec& weight = choice_weight_spec();
+      if (find_spec(specs, weight.name) != nullptr) {
+        problems_.add(entry.mark, where + "has a parameter '" + weight.name +
+                                      "' of its own, so it can't be a choice of " + kOneOfStage);
+      }
+      specs.push_back(&weight);
+    }
     for (const Node& item : entry.node->items) {
       if (item.key == "use" || item.key == "name") continue;
       const ParamSpec* spec = find_spec(specs, item.key);
+      if (spec != nullptr && spec->type == ParamType::kStages) continue;  // see identify_choices
       if (spec == nullptr) {
         auto names = names_of(specs);
         const std::string hint = did_you_mean(item.key, names);
@@ -309,27 +355,47 @@ class Checker {
                                           : names.empty() ? "; it takes none"
                                                           : "; it takes " + joined(names)));
       } else if (auto value = reader_.read(item, *spec, where)) {
-        stage.params.set(spec->name, std::move(*value));
+        if (spec == &choice_weight_spec()) {
+          stage.weight = std::get<double>(*value);
+        } else {
+          stage.params.set(spec->name, std::move(*value));
+        }
+        stage.marks[spec->name] = item.mark;
+        for (const Node& member : item.items) {
+          if (!member.key.empty()) stage.marks[spec->name + "." + member.key] = member.mark;
+        }
       }
     }
     for (const ParamSpec* spec : specs) {
-      if (entry.node->find(spec->name) != nullptr) continue;
+      if (entry.node->find(spec->name) != nullptr || spec == &choice_weight_spec()) continue;
       if (spec->default_value) {
-        stage.params.set(spec->name, with_full_path(*spec));
+        stage.params.set(spec->name, with_full_path(*spec, entry.node->mark));
       } else if (!spec->optional) {
         problems_.add(entry.mark, where + "the parameter '" + spec->name + "' is missing" +
                                       (spec->doc.empty() ? "" : " (" + spec->doc + ")"));
       }
     }
     if (is_source(*entry.info)) check_rejects(entry, stage.params);
-    config_.stages.push_back(std::move(stage));
+    double weights = 0;
+    for (const Entry& choice : entry.choices) {
+      if (choice.info == nullptr) return stage;  // said
+      stage.choices.push_back(check_stage(choice, true));
+      weights += stage.choices.back().weight;
+    }
+    if (!stage.choices.empty() && !(weights > 0)) {
+      problems_.add(entry.mark, where +
+                                    "the weights of its stages are all 0; at least one must "
+                                    "be greater");
+    }
+    return stage;
   }
 
-  /// Defaults that are paths start at the file's folder, as if they were written in it.
-  Value with_full_path(const ParamSpec& spec) const {
+  /// Defaults that are paths start at the folder of the stage's file, as if they were written in
+  /// it.
+  static Value with_full_path(const ParamSpec& spec, const Mark& mark) {
     const auto* text = std::get_if<std::string>(&*spec.default_value);
     if (spec.type != ParamType::kPath || text == nullptr) return *spec.default_value;
-    return Value(reader_.absolute_path(*text, file_.root().mark));
+    return Value(absolute_path(*text, mark));
   }
 
   void check_rejects(const Entry& entry, const Params& params) {
@@ -458,7 +524,7 @@ Params override_params(const StageConfig& stage,
                        const std::map<std::string, std::string>& overrides,
                        const std::string& where) {
   Problems problems;
-  const ValueReader reader({}, problems);
+  const ValueReader reader(problems, false);
   const auto specs = all_specs(*stage.info);
   Mark place;
   place.file = where;

@@ -37,11 +37,19 @@ void Problems::add(const Mark& mark, std::string text) { problems_.push_back({ma
 void Problems::throw_if_any() const {
   if (problems_.empty()) return;
   auto sorted = problems_;
-  // The file's own errors by place, then those of the command line in their order.
-  std::stable_sort(sorted.begin(), sorted.end(), [](const Problem& a, const Problem& b) {
-    const auto rank = [](const Mark& mark) {
-      return std::tuple(mark.line <= 0, mark.line, mark.column);
-    };
+  std::vector<std::string> files;  // those of the command line come last
+  for (const Problem& problem : sorted) {
+    if (problem.mark.line > 0 &&
+        std::find(files.begin(), files.end(), problem.mark.file) == files.end()) {
+      files.push_back(problem.mark.file);
+    }
+  }
+  const auto rank = [&files](const Mark& mark) {
+    const auto file =
+        mark.line > 0 ? std::find(files.begin(), files.end(), mark.file) : files.end();
+    return std::tuple(file - files.begin(), mark.line, mark.column);
+  };
+  std::stable_sort(sorted.begin(), sorted.end(), [&rank](const Problem& a, const Problem& b) {
     return rank(a.mark) < rank(b.mark);
   });
   std::vector<std::string> lines;
@@ -76,6 +84,30 @@ std::string shown(std::string_view text) {
     }
   }
   return result;
+}
+
+std::string stage_address(const ConfigNode& stage) {
+  for (const char* key : {"name", "use"}) {
+    const ConfigNode* value = stage.find(key);
+    if (value != nullptr && value->is_text()) return value->text;
+  }
+  return "";
+}
+
+std::vector<StagePlace> stage_places(ConfigNode& stages) {
+  std::vector<StagePlace> places;
+  const auto collect = [&places](ConfigNode& list, const std::string& parent, const auto& self) {
+    if (list.type != ConfigNode::Type::kList) return;
+    for (std::size_t i = 0; i < list.items.size(); ++i) {
+      const std::string own = stage_address(list.items[i]);
+      if (own.empty()) continue;
+      places.push_back({parent + own, &list, i});
+      if (ConfigNode* choices = list.items[i].find("stages"))
+        self(*choices, parent + own + ".", self);
+    }
+  };
+  collect(stages, "", collect);
+  return places;
 }
 
 std::string did_you_mean(const std::string& name, const std::vector<std::string>& names) {

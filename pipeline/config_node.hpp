@@ -34,7 +34,7 @@ struct ConfigFile::Node {
 using ConfigNode = ConfigFile::Node;
 
 /// The errors of one configuration, in the end thrown as one ConfigError: a line each, sorted by
-/// place, then a count.
+/// place (files in the order in which their first error was found), then a count.
 class Problems {
  public:
   void add(const Mark& mark, std::string text);
@@ -52,6 +52,13 @@ class Problems {
 /// The folder of a file, absolute; the working directory for an empty path.
 std::filesystem::path folder_of(const std::filesystem::path& file);
 
+/// The text of a configuration file, or why there is none ("there is no such file").
+struct FileText {
+  std::optional<std::string> text;
+  std::string problem;
+};
+FileText read_config_text(const std::filesystem::path& path);
+
 /// User's text for a message: control characters escaped, long ones cut.
 std::string shown(std::string_view text);
 /// "; did you mean 'x'?" or "".
@@ -67,19 +74,44 @@ std::optional<ConfigNode> parse_yaml(const std::string& yaml,
                                      const std::function<Mark(int, int)>& mark_of,
                                      Problems& problems);
 
+/// Parses a configuration, the content of the file `path`, and merges what it takes from its
+/// `base:`. Empty after a problem.
+std::optional<ConfigNode> parse_config(const std::string& yaml, const std::filesystem::path& path,
+                                       Problems& problems);
+
 /// Applies one --set.
 void apply_override(ConfigNode& root, const std::string& text, Problems& problems);
 
-/// The address of a stage of the list: `name:`, else `use`, else "".
+/// A stage's own part of its address: `name:`, else `use`, else "".
 std::string stage_address(const ConfigNode& stage);
 
-/// Reads values of one file: checks them against their specs and resolves paths.
+/// A stage of the list `stages`, or of the list within one: where it is, and its whole address.
+struct StagePlace {
+  std::string address;
+  ConfigNode* list = nullptr;
+  std::size_t index = 0;
+  ConfigNode& node() const { return list->items[index]; }
+};
+/// All stages that have an address, parents before their choices. Valid until a list changes.
+std::vector<StagePlace> stage_places(ConfigNode& stages);
+
+/// A path with `~`, $NAME, ${NAME} and ${NAME:-default} replaced ($$ is a dollar sign), or what is
+/// wrong with it (a text that follows "root = $DATA ").
+struct ExpandedPath {
+  std::optional<std::string> path;
+  std::string problem;
+};
+ExpandedPath expand_path(const std::string& text);
+/// Relative paths start at the folder of the file that holds them, those of --set at the working
+/// directory.
+std::string absolute_path(const std::string& path, const Mark& mark);
+
+/// Reads values: checks them against their specs and resolves paths.
 class ValueReader {
  public:
-  /// `folder`: absolute; where relative paths of the file start. Those of --set start at the
-  /// working directory.
-  ValueReader(std::filesystem::path folder, Problems& problems)
-      : folder_(std::move(folder)), problems_(problems) {}
+  /// `expands`: whether paths may hold variables; those that were resolved before may not.
+  explicit ValueReader(Problems& problems, bool expands = true)
+      : problems_(problems), expands_(expands) {}
 
   /// What kOverrides parameters may name: see overridable_specs.
   void set_overridable(std::vector<const ParamSpec*> specs) { overridable_ = std::move(specs); }
@@ -87,7 +119,6 @@ class ValueReader {
   /// Empty after a problem. `where` begins every message, such as "stages[4] 'augment.flip': ".
   std::optional<Value> read(const ConfigNode& node, const ParamSpec& spec,
                             const std::string& where) const;
-  std::string absolute_path(const std::string& path, const Mark& mark) const;
 
  private:
   std::optional<Value> read_named(const ConfigNode& node, ParamSpec spec, const std::string& name,
@@ -97,8 +128,8 @@ class ValueReader {
   std::optional<Value> read_overrides(const ConfigNode& node, const ParamSpec& spec,
                                       const std::string& where) const;
 
-  std::filesystem::path folder_;
   Problems& problems_;
+  bool expands_;
   std::optional<std::vector<const ParamSpec*>> overridable_;
 };
 
@@ -117,6 +148,8 @@ ParsedReal parse_real(const std::string& text);
 /// Seeds: 0 .. 2^64 - 1.
 std::optional<std::uint64_t> parse_unsigned(const std::string& text);
 
+/// An absolute path as YAML: signs that expand_path would replace are escaped.
+std::string path_yaml(const std::string& path);
 /// A parameter's value as YAML, with types known: `overridable` are the specs behind overrides.
 std::string yaml_value(const Value& value, const ParamSpec& spec,
                        const std::vector<const ParamSpec*>& overridable);

@@ -74,15 +74,13 @@ void assign_in_stage(Node& root, const std::string& rest, Node value, Problems& 
   std::string best_address;
   bool ambiguous = false;
   std::vector<std::string> addresses;
-  for (Node& stage : stages->items) {
-    const std::string address = stage_address(stage);
-    if (address.empty()) continue;
-    addresses.push_back(address);
-    const bool fits = rest == address || rest.starts_with(address + ".");
-    if (!fits || address.size() < best_address.size()) continue;
-    ambiguous = address == best_address;
-    best = &stage;
-    best_address = address;
+  for (const StagePlace& place : stage_places(*stages)) {
+    addresses.push_back(place.address);
+    const bool fits = rest == place.address || rest.starts_with(place.address + ".");
+    if (!fits || place.address.size() < best_address.size()) continue;
+    ambiguous = place.address == best_address;
+    best = &place.node();
+    best_address = place.address;
   }
   if (best == nullptr) {
     // The last part is the parameter, so the stage is what stands before it.
@@ -109,14 +107,6 @@ void assign_in_stage(Node& root, const std::string& rest, Node value, Problems& 
 }
 
 }  // namespace
-
-std::string stage_address(const Node& stage) {
-  for (const char* key : {"name", "use"}) {
-    const Node* value = stage.find(key);
-    if (value != nullptr && value->is_text()) return value->text;
-  }
-  return "";
-}
 
 void apply_override(Node& root, const std::string& text, Problems& problems) {
   Mark mark;
@@ -150,10 +140,9 @@ void apply_override(Node& root, const std::string& text, Problems& problems) {
   if (std::find(keys.begin(), keys.end(), parts.front()) == keys.end()) {
     std::string hint = did_you_mean(parts.front(), keys);
     // "augment.flip.p=0.3": the word `stages` was left out.
-    if (const Node* stages = root.find("stages")) {
-      for (const Node& stage : stages->items) {
-        const std::string address = stage_address(stage);
-        if (!address.empty() && path.starts_with(address + ".")) {
+    if (Node* stages = root.find("stages")) {
+      for (const StagePlace& place : stage_places(*stages)) {
+        if (path.starts_with(place.address + ".")) {
           hint = "; did you mean 'stages." + shown(path) + "'?";
         }
       }

@@ -1,5 +1,6 @@
 #include <charconv>
 #include <cmath>
+#include <cstdlib>
 #include <system_error>
 
 #include "pipeline/config_node.hpp"
@@ -226,9 +227,73 @@ bool parse_max_rejects(const std::string& text, RejectPolicy& policy) {
   return true;
 }
 
-std::string ValueReader::absolute_path(const std::string& path, const Mark& mark) const {
-  // Only the file's own values have a line; others come from the command line or from code.
-  const fs::path folder = mark.line > 0 ? folder_ : fs::current_path();
+namespace {
+
+/// `~` and `~/..` with the home folder in its place.
+ExpandedPath expand_home(const std::string& text) {
+  if (!text.starts_with('~')) return {text, ""};
+  if (text.size() > 1 && text[1] != '/') {
+    return {{}, "begins with another user's home; write it out (./~ for a file of that name)"};
+  }
+  const char* home = std::getenv("HOME");
+  if (home == nullptr || *home == '\0') return {{}, "needs HOME, which is not set"};
+  return {home + text.substr(1), ""};
+}
+
+}  // namespace
+
+ExpandedPath expand_path(const std::string& text) {
+  std::string path;
+  std::size_t at = 0;
+  const auto is_name = [](char c) {
+    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || is_digit(c) || c == '_';
+  };
+  while (at < text.size()) {
+    if (text[at] != '$') {
+      path += text[at++];
+      continue;
+    }
+    ++at;
+    if (at < text.size() && text[at] == '$') {
+      path += text[at++];
+      continue;
+    }
+    const bool braces = at < text.size() && text[at] == '{';
+    if (braces) ++at;
+    const std::size_t start = at;
+    while (at < text.size() && is_name(text[at])) ++at;
+    const std::string name = text.substr(start, at - start);
+    std::optional<std::string> otherwise;
+    if (braces && text.compare(at, 2, ":-") == 0) {
+      const std::size_t end = std::min(text.find('}', at), text.size());
+      otherwise = text.substr(at + 2, end - at - 2);
+      at = end;
+    }
+    if (name.empty() || is_digit(name.front()) ||
+        (braces && (at == text.size() || text[at++] != '}'))) {
+      return {{},
+              "has a '$' that begins no $NAME, ${NAME} or ${NAME:-default}; write $$ for the "
+              "sign itself"};
+    }
+    const char* value = std::getenv(name.c_str());
+    if (value != nullptr && *value != '\0') {
+      path += value;
+    } else if (otherwise) {
+      path += *otherwise;
+    } else {
+      return {{},
+              "needs the environment variable " + name +
+                  ", which is not set; set it, or write "
+                  "${" +
+                  name + ":-DEFAULT}"};
+    }
+  }
+  return expand_home(path);
+}
+
+std::string absolute_path(const std::string& path, const Mark& mark) {
+  // Only a file's own values have a line; others come from the command line or from code.
+  const fs::path folder = mark.line > 0 ? folder_of(mark.file) : fs::current_path();
   fs::path full = (folder / path).lexically_normal();
   if (!full.has_filename() && full.has_relative_path()) full = full.parent_path();
   return full.string();
@@ -266,7 +331,9 @@ std::optional<Value> ValueReader::read_named(const Node& node, ParamSpec spec,
   auto [value, problem] = parse_scalar(node.text, spec.type);
   if (!value) return refuse(" = " + shown(node.text) + " " + problem);
   if (spec.type == ParamType::kPath && !node.text.empty()) {
-    value = Value(absolute_path(node.text, node.mark));
+    auto [path, why] = expands_ ? expand_path(node.text) : ExpandedPath{node.text, ""};
+    if (!path) return refuse(" = " + shown(node.text) + " " + why);
+    value = Value(absolute_path(*path, node.mark));
   }
   try {
     return check_value(spec, *value);
@@ -329,8 +396,15 @@ std::optional<Value> ValueReader::read_overrides(const Node& node, const ParamSp
   return Value(std::move(texts));
 }
 
+std::string path_yaml(const std::string& path) {
+  std::string escaped;
+  for (const char c : path) escaped += c == '$' ? "$$" : std::string(1, c);
+  return to_string(Value(escaped));
+}
+
 std::string yaml_value(const Value& value, const ParamSpec& spec,
                        const std::vector<const ParamSpec*>& overridable) {
+  if (spec.type == ParamType::kPath) return path_yaml(std::get<std::string>(value));
   const auto* texts = std::get_if<std::map<std::string, std::string>>(&value);
   if (spec.type != ParamType::kOverrides || texts == nullptr) return to_string(value);
   std::string yaml = "{";
@@ -338,8 +412,12 @@ std::string yaml_value(const Value& value, const ParamSpec& spec,
     const ParamSpec* target = find_spec(overridable, name);
     const bool literal = target != nullptr &&
                          (is_number_or_bool(target->type) || target->type == ParamType::kRealList);
+    const bool path = target != nullptr && target->type == ParamType::kPath;
     if (yaml.size() > 1) yaml += ", ";
-    yaml += to_string(Value(name)) + ": " + (literal ? text : to_string(Value(text)));
+    yaml += to_string(Value(name)) + ": " +
+            (literal ? text
+             : path  ? path_yaml(text)
+                     : to_string(Value(text)));
   }
   return yaml + "}";
 }

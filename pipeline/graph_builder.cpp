@@ -47,15 +47,50 @@ double parse_fraction(const std::string& text, const std::string& where) {
   return value;
 }
 
-/// The parameters of a stage without paths and without the source's error policy.
-std::string portable_params(const StageConfig& stage, const Params& params) {
+/// The parameters of a stage without paths and without the source's error policy. `params_of` gives
+/// those of any stage.
+std::string portable_params(const StageConfig& stage,
+                            const std::function<Params(const StageConfig&)>& params_of) {
   std::string text;
+  const Params params = params_of(stage);
   for (const ParamSpec& spec : stage.info->params.specs()) {
     if (spec.type == ParamType::kPath || !params.has(spec.name)) continue;
     text += text.empty() ? "" : ", ";
     text += spec.name + ": " + to_string(params.values().at(spec.name));
   }
+  std::string choices;
+  for (const StageConfig& choice : stage.choices) {
+    choices += (choices.empty() ? "" : ", ") + to_string(Value(choice.weight)) + " " +
+               portable_params(choice, params_of);
+  }
+  if (!choices.empty()) text += ", choices: [" + choices + "]";
   return stage.use + " {" + text + "}";
+}
+
+Params own_params(const StageConfig& stage) { return stage.params; }
+
+/// Makes a transform, or all those that it chooses among; `path` owns them. `demand` is what its
+/// output is needed for, and becomes what it needs of its input.
+TransformChain::Link make_link(const StageConfig& stage,
+                               const std::function<Params(const StageConfig&)>& params_of,
+                               SizeDemand& demand, DataPath& path) {
+  TransformChain::Link link{stage.address, nullptr, stage.info, {}, 1, stage.weight};
+  const Params params = params_of(stage);
+  if (stage.choices.empty()) {
+    auto made = make_stage<TransformStage>(stage, params);
+    made->set_demand(demand);
+    demand = made->demand(demand);
+    link.stage = made.get();
+    path.transforms.push_back(std::move(made));
+    return link;
+  }
+  link.p = params.real("p");
+  for (const StageConfig& choice : stage.choices) {
+    SizeDemand same = demand;
+    link.choices.push_back(make_link(choice, params_of, same, path));
+  }
+  demand = {};  // whichever is chosen gets the full size
+  return link;
 }
 
 /// An evaluation's stream with the stages it runs on.
@@ -84,7 +119,7 @@ ThreadSplit split_threads(int threads, bool end_is_sink, bool on_gpu) {
 Pipeline::Pipeline(Config config) : config_(std::move(config)) {
   for (const StageConfig& stage : config_.stages) {
     const StageInfo& info = *stage.info;
-    if (stage.use == "batch") {
+    if (stage.use == kBatchStage) {
       batch_size_ = static_cast<int>(stage.params.integer("size"));
       keep_last_ = stage.params.text("last") == "keep";
     } else if (info.in == Kind::kSnapshot) {
@@ -121,7 +156,7 @@ Pipeline::Pipeline(Config config) : config_(std::move(config)) {
       PreparedPhase prepared{phase.images, batch_size_, make_data_path(overrides, false)};
       for (const StageConfig& stage : config_.stages) {
         const auto found = overrides.find(stage.address);
-        if (stage.use != "batch" || found == overrides.end()) continue;
+        if (stage.use != kBatchStage || found == overrides.end()) continue;
         const Params params =
             override_params(stage, found->second, "schedule of '" + end_address_ + "'");
         prepared.batch_size = static_cast<int>(params.integer("size"));
@@ -145,10 +180,7 @@ StageOverrides Pipeline::for_stages(const std::map<std::string, std::string>& ov
   for (const auto& [key, value] : overrides) {
     const std::size_t dot = key.rfind('.');
     const std::string address = key.substr(0, dot);
-    const bool known = dot != std::string::npos &&
-                       std::any_of(config_.stages.begin(), config_.stages.end(),
-                                   [&](const StageConfig& s) { return s.address == address; });
-    if (!known) {
+    if (dot == std::string::npos || config_.find_stage(address) == nullptr) {
       throw ConfigError("schedule of '" + end_address_ + "': '" + key +
                         "' is no parameter of a stage; expected e.g. image.resize.size");
     }
@@ -159,7 +191,7 @@ StageOverrides Pipeline::for_stages(const std::map<std::string, std::string>& ov
 
 DataPath Pipeline::make_data_path(const StageOverrides& overrides, bool for_evaluation) const {
   double fraction = 0;
-  const auto params_of = [&](const StageConfig& stage) {
+  const std::function<Params(const StageConfig&)> params_of = [&](const StageConfig& stage) {
     const auto found = overrides.find(stage.address);
     if (found == overrides.end()) return stage.params;
     std::map<std::string, std::string> values = found->second;
@@ -172,22 +204,19 @@ DataPath Pipeline::make_data_path(const StageOverrides& overrides, bool for_eval
 
   DataPath path;
   const StageConfig& source = config_.stages.front();
-  const Params source_params = params_of(source);
-  path.source = make_stage<SourceStage>(source, source_params);
-  std::string recipe = portable_params(source, source_params) + "\n";
+  path.source = make_stage<SourceStage>(source, params_of(source));
+  std::string recipe = portable_params(source, params_of) + "\n";
 
-  std::vector<TransformChain::Link> links;
+  std::vector<const StageConfig*> transforms;
   for (const StageConfig& stage : config_.stages) {
     if (!is_transform(*stage.info) || (for_evaluation && stage.info->random)) continue;
-    const Params params = params_of(stage);
-    path.transforms.push_back(make_stage<TransformStage>(stage, params));
-    links.push_back({stage.address, path.transforms.back().get(), stage.info});
-    recipe += portable_params(stage, params) + "\n";
+    transforms.push_back(&stage);
+    recipe += portable_params(stage, params_of) + "\n";
   }
+  std::vector<TransformChain::Link> links;
   SizeDemand demand;
-  for (auto stage = path.transforms.rbegin(); stage != path.transforms.rend(); ++stage) {
-    (*stage)->set_demand(demand);
-    demand = (*stage)->demand(demand);
+  for (auto stage = transforms.rbegin(); stage != transforms.rend(); ++stage) {
+    links.insert(links.begin(), make_link(**stage, params_of, demand, path));
   }
   path.chain = std::make_unique<TransformChain>(*path.source, source.address, std::move(links),
                                                 config_.seed);
@@ -293,59 +322,12 @@ std::string Pipeline::preprocessing() const {
   bool random = false;
   for (const StageConfig& stage : config_.stages) {
     if (stage.info->in == Kind::kNothing || is_transform(*stage.info)) {
-      text += portable_params(stage, stage.params) + "\n";
+      text += portable_params(stage, own_params) + "\n";
       random = random || stage.info->random;
     }
   }
   // What random stages make depends on the seed too.
   if (random) text += "seed {value: " + std::to_string(config_.seed) + "}\n";
-  return text;
-}
-
-namespace {
-
-/// Edges between the nodes of the drawing: the list in order, evaluators beside each other.
-std::vector<std::pair<std::size_t, std::size_t>> edges(const Config& config) {
-  std::vector<std::pair<std::size_t, std::size_t>> result;
-  std::size_t snapshot_from = 0;
-  for (std::size_t i = 0; i < config.stages.size(); ++i) {
-    if (config.stages[i].info->out == Kind::kSnapshot) snapshot_from = i;
-    if (i == 0) continue;
-    const bool evaluates = config.stages[i].info->in == Kind::kSnapshot;
-    result.emplace_back(evaluates ? snapshot_from : i - 1, i);
-  }
-  return result;
-}
-
-std::string edge_label(const Config& config, std::size_t from) {
-  const StageConfig& stage = config.stages[from];
-  return to_string(stage.use == "batch" ? Kind::kBatch : stage.info->out);
-}
-
-}  // namespace
-
-std::string graph_to_dot(const Config& config) {
-  std::string text = "digraph \"" + config.name + "\" {\n  rankdir=LR;\n  node [shape=box];\n";
-  for (std::size_t i = 0; i < config.stages.size(); ++i) {
-    text += "  s" + std::to_string(i) + " [label=\"" + config.stages[i].address + "\"" +
-            (config.stages[i].info->random ? ", style=dashed" : "") + "];\n";
-  }
-  for (const auto& [from, to] : edges(config)) {
-    text += "  s" + std::to_string(from) + " -> s" + std::to_string(to) + " [label=\"" +
-            edge_label(config, from) + "\"];\n";
-  }
-  return text + "}\n";
-}
-
-std::string graph_to_mermaid(const Config& config) {
-  std::string text = "flowchart LR\n";
-  for (std::size_t i = 0; i < config.stages.size(); ++i) {
-    text += "  s" + std::to_string(i) + "[\"" + config.stages[i].address + "\"]\n";
-  }
-  for (const auto& [from, to] : edges(config)) {
-    text += "  s" + std::to_string(from) + " -->|" + edge_label(config, from) + "| s" +
-            std::to_string(to) + "\n";
-  }
   return text;
 }
 

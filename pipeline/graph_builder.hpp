@@ -96,8 +96,4 @@ class Pipeline : public StreamFactory {
   int evaluation_threads_ = 1;
 };
 
-/// The graph as text: Graphviz dot, or mermaid (which GitHub draws).
-std::string graph_to_dot(const Config& config);
-std::string graph_to_mermaid(const Config& config);
-
 }  // namespace gp

@@ -35,6 +35,13 @@ std::string folded(const std::string& name) {
   return result;
 }
 
+/// Length of what both have up to a dot: "augment." of augment.flip and augment.affine.
+std::size_t shared_family(const std::string& a, const std::string& b) {
+  const auto end = std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first;
+  const auto dot = std::find(std::make_reverse_iterator(end), a.rend(), '.');
+  return static_cast<std::size_t>(dot.base() - a.begin());
+}
+
 }  // namespace
 
 std::string nearest_name(const std::string& name, const std::vector<std::string>& names) {
@@ -46,7 +53,8 @@ std::string nearest_name(const std::string& name, const std::vector<std::string>
   for (const std::string& candidate : names) {
     if (candidate.empty() || candidate.size() > kLongest) continue;
     const std::string other = folded(candidate);
-    const std::size_t longer = std::max(wanted.size(), other.size());
+    // A shared family says nothing about how near the rest is.
+    const std::size_t longer = std::max(wanted.size(), other.size()) - shared_family(wanted, other);
     std::size_t distance = edit_distance(wanted, other);
     // "flip" stands for "augment.flip", however long what is left out.
     if (other.ends_with("." + wanted)) distance = std::min<std::size_t>(distance, 1);

@@ -102,7 +102,7 @@ std::unique_ptr<LoadedConfig> LoadedConfig::load(const fs::path& path,
   const ConfigFile file = ConfigFile::read(path, overrides);
   auto loaded = std::unique_ptr<LoadedConfig>(
       new LoadedConfig{StageRegistry(), PluginLoader(plugin_path), Config()});
-  loaded->registry.add(batch_stage_info());
+  add_built_in_stages(loaded->registry);
   for (const std::string& module : file.modules()) {
     loaded->loader.load_module(module, loaded->registry);
   }

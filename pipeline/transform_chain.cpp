@@ -134,23 +134,88 @@ TransformChain::TransformChain(const SourceStage& source, std::string source_add
                                std::vector<Link> links, std::uint64_t seed)
     : source_(source),
       source_address_(std::move(source_address)),
-      links_(std::move(links)),
+      n_links_(static_cast<int>(links.size())),
       seed_(seed),
       output_shape_(source.output_shape()) {
+  nodes_.resize(links.size());
+  for (int i = 0; i < n_links_; ++i) add_node(links[static_cast<std::size_t>(i)], i);
   stats_.push_back(std::make_unique<StageStats>(source_address_));
-  for (const Link& link : links_) {
-    stats_.push_back(std::make_unique<StageStats>(link.address));
-    address_hashes_.push_back(hash64(link.address));
-    output_shape_ = link.stage->output_shape(output_shape_);
+  for (Node& node : nodes_) {
+    stats_.push_back(std::make_unique<StageStats>(node.address));
+    node.stats = stats_.back().get();
   }
+  for (int i = 0; i < n_links_; ++i) output_shape_ = output_shape_of(nodes_[i], output_shape_);
+}
+
+void TransformChain::add_node(const Link& link, int at) {
+  Node node{link.address, link.stage, link.info,   hash64(link.address),
+            {},           link.p,     link.weight, nullptr};
+  for (const Link& choice : link.choices) {
+    node.choices.push_back(static_cast<int>(nodes_.size()));
+    nodes_.emplace_back();
+    add_node(choice, node.choices.back());
+  }
+  nodes_[at] = std::move(node);
+}
+
+ImageShape TransformChain::output_shape_of(const Node& node, ImageShape in) const {
+  if (node.choices.empty()) return node.stage->output_shape(in);
+  ImageShape shape = output_shape_of(nodes_[node.choices.front()], in);
+  const auto add = [&](const std::string& what, ImageShape other) {
+    if (shape.fixed() && other.fixed() && shape != other) {
+      throw ConfigError("'" + node.address + "': '" + nodes_[node.choices.front()].address +
+                        "' gives " + shape_text(shape) + " pixels, " + what + " " +
+                        shape_text(other) +
+                        "; all must give the same size: put a resize behind "
+                        "those that differ, or set their sizes");
+    }
+    if (shape.height != other.height) shape.height = 0;
+    if (shape.width != other.width) shape.width = 0;
+  };
+  for (const int choice : node.choices) {
+    add("'" + nodes_[choice].address + "'", output_shape_of(nodes_[choice], in));
+  }
+  if (node.p < 1) add("an image for which none is chosen", in);
+  return shape;
+}
+
+bool TransformChain::is_serial(const Node& node) const {
+  return node.info->concurrency == Concurrency::kSerial ||
+         std::any_of(node.choices.begin(), node.choices.end(),
+                     [this](int choice) { return is_serial(nodes_[choice]); });
+}
+
+const TransformChain::Node* TransformChain::chosen(int index, const Sample& sample) const {
+  const Node* node = &nodes_[index];
+  while (!node->choices.empty()) {
+    Rng rng = rng_for(*node, sample);
+    if (rng.uniform(0.0, 1.0) >= node->p) return nullptr;
+    double total = 0;
+    for (const int choice : node->choices) total += nodes_[choice].weight;
+    double rest = rng.uniform(0.0, total);
+    const Node* taken = nullptr;
+    for (const int choice : node->choices) {
+      if (nodes_[choice].weight <= 0) continue;
+      taken = &nodes_[choice];  // the last one with a weight, should rounding leave a rest
+      rest -= taken->weight;
+      if (rest < 0) break;
+    }
+    node = taken;
+  }
+  return node;
 }
 
 std::vector<TransformChain::Segment> TransformChain::segments() const {
+  std::vector<bool> serial;
+  for (int i = 0; i < n_links_; ++i) serial.push_back(is_serial(nodes_[i]));
+  return segments(serial);
+}
+
+std::vector<TransformChain::Segment> TransformChain::segments(const std::vector<bool>& serial) {
   std::vector<Segment> result{{-1, 0, false}};
-  for (int i = 0; i < static_cast<int>(links_.size()); ++i) {
-    const bool serial = links_[i].info->concurrency == Concurrency::kSerial;
-    if (serial || result.back().serial) {
-      result.push_back({i, i + 1, serial});
+  for (int i = 0; i < static_cast<int>(serial.size()); ++i) {
+    if (serial[i] || result.back().serial) {
+      result.push_back({i, i + 1, serial[i]});
     } else {
       result.back().last = i + 1;
     }
@@ -158,12 +223,12 @@ std::vector<TransformChain::Segment> TransformChain::segments() const {
   return result;
 }
 
-Rng TransformChain::rng_for(int index, const Sample& sample) const {
-  return {seed_, address_hashes_[index], sample.info.epoch, sample.info.key_hash};
+Rng TransformChain::rng_for(const Node& node, const Sample& sample) const {
+  return {seed_, node.address_hash, sample.info.epoch, sample.info.key_hash};
 }
 
 ImageView TransformChain::slot_after(int index, const Sample& sample) const {
-  if (index + 1 != static_cast<int>(links_.size()) || !sample.slab) return {};
+  if (index + 1 != n_links_ || !sample.slab) return {};
   return {sample.slab.get() + sample.slot * output_shape_.bytes(), output_shape_.height,
           output_shape_.width, static_cast<std::ptrdiff_t>(output_shape_.width) * kChannels};
 }
@@ -180,16 +245,21 @@ void TransformChain::run(const Segment& segment, Sample& sample, Workspace& work
       index = 0;
     }
     while (index < segment.last && !sample.reject) {
-      address = &links_[index].address;
-      if (links_[index].info->geometric) {
+      const Node* node = chosen(index, sample);
+      if (node == nullptr) {
+        ++index;
+        continue;
+      }
+      address = &node->address;
+      if (node->info->geometric) {
         index = run_geometric(index, segment.last, sample, state);
       } else {
-        run_stage(index, sample, state);
+        run_stage(index, *node, sample, state);
         ++index;
       }
     }
     if (sample.reject) return;
-    if (segment.last == static_cast<int>(links_.size())) {
+    if (segment.last == n_links_) {
       deliver(sample, state);
     } else if (!state.image.empty()) {
       // Another thread may go on: the pixels must leave this thread's workspace.
@@ -224,32 +294,36 @@ void TransformChain::read(Sample& sample, State& state) const {
   }
 }
 
-void TransformChain::run_stage(int index, Sample& sample, State& state) const {
-  const Link& link = links_[index];
-  const Timer timer(*stats_[index + 1]);
-  if (!link.stage->reads_region()) cut_region(state);
-  Rng rng = rng_for(index, sample);
+void TransformChain::run_stage(int index, const Node& node, Sample& sample, State& state) const {
+  const Timer timer(*node.stats);
+  if (!node.stage->reads_region()) cut_region(state);
+  Rng rng = rng_for(node, sample);
   Output output(state, events_, slot_after(index, sample), state.workspace.bytes);
-  link.stage->process({sample.info, state.bytes, state.image, state.geometry}, rng, output);
-  output.commit(sample, link.address);
+  node.stage->process({sample.info, state.bytes, state.image, state.geometry}, rng, output);
+  output.commit(sample, node.address);
   if (observer_ && !sample.reject) {
-    observer_(link.address, {sample.info, state.bytes, state.image, state.geometry});
+    observer_(node.address, {sample.info, state.bytes, state.image, state.geometry});
   }
 }
 
 int TransformChain::run_geometric(int first, int last, Sample& sample, State& state) const {
   int end = first;
+  const Node* last_node = nullptr;
   Affine map;
   cut_region(state);
   ImageShape shape = state.image.shape();
   // An observer wants to see every stage by itself; the pictures then differ from the run's by
   // the additional resampling only.
   const int limit = observer_ ? first + 1 : last;
-  for (; end < limit && links_[end].info->geometric; ++end) {
-    const Timer timer(*stats_[end + 1]);
-    Rng rng = rng_for(end, sample);
-    map = compose(map, links_[end].stage->matrix(shape, rng));
-    shape = links_[end].stage->output_shape(shape);
+  for (; end < limit; ++end) {
+    const Node* node = chosen(end, sample);
+    if (node == nullptr) continue;
+    if (!node->info->geometric) break;
+    const Timer timer(*node->stats);
+    Rng rng = rng_for(*node, sample);
+    map = compose(map, node->stage->matrix(shape, rng));
+    shape = node->stage->output_shape(shape);
+    last_node = node;
   }
   for (const double value : map.m) {
     if (!std::isfinite(value)) throw std::runtime_error("its matrix is not finite");
@@ -258,14 +332,14 @@ int TransformChain::run_geometric(int first, int last, Sample& sample, State& st
     const auto start = std::chrono::steady_clock::now();
     Output output(state, events_, slot_after(end - 1, sample), state.workspace.bytes);
     warp_affine(state.image, map, output.image(shape.height, shape.width));
-    output.commit(sample, links_[end - 1].address);
+    output.commit(sample, last_node->address);
     // The resampling is one for all of them; it is booked on the last.
-    stats_[end]->nanoseconds.fetch_add(
+    last_node->stats->nanoseconds.fetch_add(
         static_cast<std::uint64_t>((std::chrono::steady_clock::now() - start).count()),
         std::memory_order_relaxed);
   }
   if (observer_) {
-    observer_(links_[end - 1].address, {sample.info, state.bytes, state.image, state.geometry});
+    observer_(last_node->address, {sample.info, state.bytes, state.image, state.geometry});
   }
   return end;
 }
@@ -292,7 +366,7 @@ void TransformChain::deliver(Sample& sample, State& state) const {
     throw std::runtime_error("its output has " + shape_text(state.image.shape()) +
                              " pixels, but it declared " + shape_text(output_shape_));
   }
-  const ImageView slot = slot_after(static_cast<int>(links_.size()) - 1, sample);
+  const ImageView slot = slot_after(n_links_ - 1, sample);
   if (slot.data != state.image.data) copy_image(state.image, slot);
 }
 

@@ -24,12 +24,18 @@ struct Workspace {
 ///
 /// Neighbouring geometric stages become one resampling; a cropped region is cut out before stages
 /// that do not read it; the last image is written into the sample's place in the batch.
+///
+/// A link with choices (augment.one_of) stands, for each sample, for one of them or for none; the
+/// draw depends on seed, address, epoch and key, like those of any stage.
 class TransformChain {
  public:
   struct Link {
     std::string address;
-    const TransformStage* stage = nullptr;
+    const TransformStage* stage = nullptr;  ///< null for a link with choices
     const StageInfo* info = nullptr;
+    std::vector<Link> choices = {};
+    double p = 1;       ///< with choices: probability that one is taken
+    double weight = 1;  ///< of a choice
   };
 
   TransformChain(const SourceStage& source, std::string source_address, std::vector<Link> links,
@@ -44,6 +50,7 @@ class TransformChain {
   };
   /// The fewest segments such that stages that are serial have one of their own.
   std::vector<Segment> segments() const;
+  static std::vector<Segment> segments(const std::vector<bool>& serial);
 
   /// Takes the sample through a segment. A bad sample becomes a tombstone; a fault of a stage is
   /// thrown as gp::Error that names stage and sample.
@@ -61,22 +68,40 @@ class TransformChain {
  private:
   class Output;
   struct State;
+  /// A link with what belongs to it. Those that are not in choices come first and in order, so that
+  /// a node's index is its link's.
+  struct Node {
+    std::string address;
+    const TransformStage* stage = nullptr;
+    const StageInfo* info = nullptr;
+    std::uint64_t address_hash = 0;
+    std::vector<int> choices;
+    double p = 1;
+    double weight = 1;
+    StageStats* stats = nullptr;
+  };
+  void add_node(const Link& link, int at);
+  ImageShape output_shape_of(const Node& node, ImageShape in) const;
+  bool is_serial(const Node& node) const;
+  /// What node `index` stands for with this sample: itself, one of its choices, or null for none.
+  const Node* chosen(int index, const Sample& sample) const;
   void read(Sample& sample, State& state) const;
   int run_geometric(int first, int last, Sample& sample, State& state) const;
-  void run_stage(int index, Sample& sample, State& state) const;
+  /// Runs `node` in the place of link `index`.
+  void run_stage(int index, const Node& node, Sample& sample, State& state) const;
   void cut_region(State& state) const;
   void deliver(Sample& sample, State& state) const;
   /// The sample's place in its batch where link `index` is the last one; otherwise nothing.
   ImageView slot_after(int index, const Sample& sample) const;
-  Rng rng_for(int index, const Sample& sample) const;
+  Rng rng_for(const Node& node, const Sample& sample) const;
 
   const SourceStage& source_;
   std::string source_address_;
-  std::vector<Link> links_;
-  std::vector<std::uint64_t> address_hashes_;
+  int n_links_ = 0;
+  std::vector<Node> nodes_;
   std::uint64_t seed_;
   ImageShape output_shape_;
-  std::vector<std::unique_ptr<StageStats>> stats_;  ///< [0] the source, [i + 1] link i
+  std::vector<std::unique_ptr<StageStats>> stats_;  ///< [0] the source, [i + 1] node i
   mutable EventCounts events_;
   Observer observer_;
 };

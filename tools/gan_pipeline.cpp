@@ -9,6 +9,7 @@
 #include "pipeline/config.hpp"
 #include "pipeline/error.hpp"
 #include "pipeline/graph_builder.hpp"
+#include "pipeline/graph_text.hpp"
 #include "pipeline/runner.hpp"
 #include "stages/common/png.hpp"
 #include "tools/options.hpp"
@@ -74,8 +75,13 @@ int validate(const std::vector<std::string>& arguments) {
   Options options("gan-pipeline validate CONFIG [options]",
                   "Checks a configuration without opening its data; prints every error at once.");
   options.positional("CONFIG").with_config_options();
+  options.add()("explain", "print every value with the place that it comes from");
   if (!options.parse(arguments)) return 0;
   const auto loaded = load(options, options.get<std::string>("CONFIG"));
+  if (options.has("explain")) {
+    std::cout << loaded->config.explain();
+    return 0;
+  }
   std::cout << loaded->config.path.string() << ": valid, " << loaded->config.stages.size()
             << " stages\n";
   return 0;
@@ -85,12 +91,16 @@ int inspect(const std::vector<std::string>& arguments) {
   Options options("gan-pipeline inspect [STAGE] [options]",
                   "Lists every stage that can be used, or tells all about one.");
   options.positional("STAGE", false).with_config_options();
-  options.add()("json", "machine-readable");
+  options.add()("json", "machine-readable")(
+      "schema", "print the JSON Schema of configurations, which editors complete and check by");
   if (!options.parse(arguments)) return 0;
   StageRegistry registry;
-  registry.add(batch_stage_info());
+  add_built_in_stages(registry);
   PluginLoader loader(options.paths("plugin-path"));
   const std::string name = options.get_or<std::string>("STAGE", "");
+  if (options.has("schema") && !name.empty()) {
+    throw ConfigError("--schema is about all stages; leave out '" + name + "'");
+  }
   // One stage is looked for where it would be, so that data stages do not load libtorch.
   loader.load_modules_for(
       name.empty() ? std::vector<std::string>{"source.", "train."} : std::vector<std::string>{name},
@@ -109,7 +119,9 @@ int inspect(const std::vector<std::string>& arguments) {
                       (near.empty() ? "" : "; did you mean '" + near + "'?") +
                       " `gan-pipeline inspect` lists all of them.");
   }
-  if (options.has("json")) {
+  if (options.has("schema")) {
+    std::cout << config_schema(registry);
+  } else if (options.has("json")) {
     std::cout << describe_json(registry, info) << '\n';
   } else {
     std::cout << (info != nullptr ? describe_stage(*info) : describe_stages(registry));

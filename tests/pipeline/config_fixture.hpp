@@ -36,7 +36,7 @@ inline StageRegistry fake_registry() {
           .integer("size", 128, "edge in pixels", 1, 4096)
           .required()
           .choice("fit", "squash", {"squash", "crop", "pad"}, "how the shape is met"));
-  registry.add(batch_stage_info());
+  add_built_in_stages(registry);
   add("train.dcgan", Kind::kBatch, Kind::kSnapshot,
       ParamSchema()
           .integer("epochs", 200, "times through the data", 1, 1e6)

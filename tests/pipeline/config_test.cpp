@@ -541,9 +541,10 @@ TEST(ConfigCheck, UnknownKeys) {
               "configs/a.yaml:2:1: unknown key 'sed'; did you mean 'seed'?");
   expect_text(error_of(good_but("seed: 1", "device: cpu")),
               "configs/a.yaml:2:1: unknown key 'device'; it belongs below `run:`");
-  expect_text(error_of(good_but("seed: 1", "colour: 1")),
-              "configs/a.yaml:2:1: unknown key 'colour'; expected name, seed, plugins, modules, "
-              "stages, run");
+  expect_text(
+      error_of(good_but("seed: 1", "colour: 1")),
+      "configs/a.yaml:2:1: unknown key 'colour'; expected base, name, seed, plugins, modules, "
+      "stages, run");
   expect_text(
       error_of(good_but("translate:", "translation:")),
       "configs/a.yaml:12:5: stages[6] 'augment.affine': unknown parameter 'translation'; did "

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "pipeline/files.hpp"
+#include "pipeline/graph_text.hpp"
 #include "pipeline/runner.hpp"
 #include "tests/support/fake_stages.hpp"
 
@@ -113,7 +114,7 @@ class GraphBuilder : public ::testing::Test {
  protected:
   void SetUp() override {
     StageRegistry& registry = loaded_.registry;
-    registry.add(batch_stage_info());
+    add_built_in_stages(registry);
     registry.add(stage("source.fake", Kind::kNothing, Kind::kImage,
                        ParamSchema().integer("count", 40, "images", 0).integer("bad", -1, "bad"),
                        [](const Params& p) {
@@ -290,8 +291,18 @@ TEST_F(GraphBuilder, DryRunTakesOneSampleThrough) {
 
 TEST_F(GraphBuilder, DrawsTheGraph) {
   load(kStages + "  - {use: train.fake}\n  - {use: evaluate.fake}\n");
-  EXPECT_NE(graph_to_mermaid(loaded_.config).find("-->|snapshot|"), std::string::npos);
-  EXPECT_NE(graph_to_dot(loaded_.config).find("s4 -> s5 [label=\"snapshot\"]"), std::string::npos);
+  const std::string mermaid = graph_to_mermaid(loaded_.config);
+  for (const char* part :
+       {"oneTBB flow graph, at most 512 samples in flight", "s0 -->|\"image\"| s1",
+        "one task a sample, on any data thread", "s4[\"train.fake<br/>own thread\"]",
+        "s4 -->|\"snapshot\"| s5", "s4 -.->|\"512 credits\"| s0", "]:::random"}) {
+    EXPECT_NE(mermaid.find(part), std::string::npos) << part << " in\n" << mermaid;
+  }
+  const std::string dot = graph_to_dot(loaded_.config);
+  for (const char* part : {"s4 -> s5 [label=\"snapshot\"]", "style=dashed", "cluster_task0",
+                           "s4 -> s0 [label=\"512 credits\", style=dotted"}) {
+    EXPECT_NE(dot.find(part), std::string::npos) << part << " in\n" << dot;
+  }
 }
 
 TEST(SplitThreads, FollowsTheEnd) {

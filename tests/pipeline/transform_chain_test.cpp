@@ -171,11 +171,10 @@ TEST(TransformChain, WrongOutputSizeIsAFaultOfTheStage) {
 TEST(TransformChain, AStageMayDropASampleAfterItGotItsBuffer) {
   const PlaceSource source;
   Built built;
-  built.add(std::make_unique<testing::FakeTransform>(
-      [](const StageInput&, Rng&, StageOutput& out) {
-        out.image(6, 8);
-        out.drop("too dark");
-      }));
+  built.add(std::make_unique<testing::FakeTransform>([](const StageInput&, Rng&, StageOutput& out) {
+    out.image(6, 8);
+    out.drop("too dark");
+  }));
   const TransformChain chain(source, "source.place", built.links, 1);
   const Sample sample = run(chain, kShape);
   ASSERT_TRUE(sample.reject);

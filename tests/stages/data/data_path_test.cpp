@@ -33,7 +33,7 @@ class DataPath : public ::testing::Test {
   std::unique_ptr<LoadedConfig> load(const std::string& yaml) {
     const ConfigFile file = ConfigFile::parse(yaml, folder_ / "config.yaml");
     auto loaded = std::make_unique<LoadedConfig>();
-    loaded->registry.add(batch_stage_info());
+    add_built_in_stages(loaded->registry);
     StageInfo end;
     end.name = "train.none";
     end.in = Kind::kBatch;
