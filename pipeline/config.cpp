@@ -18,17 +18,7 @@ std::vector<std::string> library_names(const ConfigFile& file, std::string_view 
   if (list == nullptr || list->type != ConfigNode::Type::kList) return names;
   for (const ConfigNode& item : list->items) {
     if (!item.is_text() || item.text.empty()) continue;
-    const bool is_file = item.text.find('/') != std::string::npos;
-    if (!is_file) {
-      names.push_back(item.text);
-      continue;
-    }
-    const ExpandedPath expanded = expand_path(item.text);
-    if (!expanded.path) {
-      throw ConfigError(item.mark.text() + ": " + std::string(key) + ": " + shown(item.text) + " " +
-                        expanded.problem);
-    }
-    names.push_back(absolute_path(*expanded.path, item.mark));
+    names.push_back(library_name(item));
   }
   return names;
 }
@@ -47,6 +37,15 @@ std::string missing_file_hint(const fs::path& path) {
 }
 
 }  // namespace
+
+std::string library_name(const ConfigNode& node) {
+  if (node.text.find('/') == std::string::npos) return node.text;
+  const ExpandedPath expanded = expand_path(node.text);
+  if (!expanded.path) {
+    throw ConfigError(node.mark.text() + ": " + shown(node.text) + " " + expanded.problem);
+  }
+  return absolute_path(*expanded.path, node.mark);
+}
 
 ConfigFile::ConfigFile() = default;
 ConfigFile::ConfigFile(ConfigFile&&) noexcept = default;

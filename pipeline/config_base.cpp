@@ -120,12 +120,6 @@ void merge_stages(Node& base, const Node& derived, Problems& problems) {
   }
 }
 
-/// A plugin or module as it is looked for: two files' `./a.so` may be different ones.
-std::string library_name(const Node& name) {
-  if (name.text.find('/') == std::string::npos) return name.text;
-  return absolute_path(expand_path(name.text).path.value_or(name.text), name.mark);
-}
-
 /// Adds the names that are not there yet.
 void merge_names(Node& base, const Node& derived) {
   if (base.type != Node::Type::kList || derived.type != Node::Type::kList) {

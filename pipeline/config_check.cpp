@@ -135,7 +135,7 @@ class Checker {
       config_.marks[label] = item.mark;
       if (!item.is_text() || item.text.empty()) {
         problems_.add(item.mark, label + " is " + found(item) + "; expected a name or a file");
-      } else if (!seen.insert(item.text).second) {
+      } else if (!seen.insert(library_name(item)).second) {
         problems_.add(item.mark, label + " = '" + shown(item.text) + "' is there twice");
       }
     }

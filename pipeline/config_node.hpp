@@ -106,6 +106,10 @@ ExpandedPath expand_path(const std::string& text);
 /// directory.
 std::string absolute_path(const std::string& path, const Mark& mark);
 
+/// A plugin or module of the YAML as it is looked for: a name, or with a slash the whole path.
+/// Throws ConfigError when the path can't be expanded.
+std::string library_name(const ConfigNode& node);
+
 /// Reads values: checks them against their specs and resolves paths.
 class ValueReader {
  public:

@@ -129,12 +129,12 @@ TEST_F(ConfigBase, ErrorsNameTheFileThatIsWrong) {
         "{use: train.dcgan}]\n");
   EXPECT_EQ(
       error_of("base: low.yaml\nname: \"-\"\nrun: 3\n"),
-      "low.yaml:1:7: seed is 'x', which is not a whole number; expected a whole number from 0 "
-      "to 18446744073709551615\n"
-      "low.yaml:2:41: stages[0] 'source.synthetic': count = 0 is outside [1, 10000000]\n"
       "derived.yaml:2:7: name = '-' can't be part of a file name; use letters, digits, '_', "
       "'-' and '.', at most 100\n"
-      "derived.yaml:3:6: run is '3'; expected a map such as {device: auto}\n4 errors");
+      "derived.yaml:3:6: run is '3'; expected a map such as {device: auto}\n"
+      "low.yaml:1:7: seed is 'x', which is not a whole number; expected a whole number from 0 "
+      "to 18446744073709551615\n"
+      "low.yaml:2:41: stages[0] 'source.synthetic': count = 0 is outside [1, 10000000]\n4 errors");
 }
 
 TEST_F(ConfigBase, RefusesWhatIsNoBase) {
@@ -235,7 +235,7 @@ TEST_F(ConfigBase, ExplainNamesThePlaceOfEveryValue) {
   EXPECT_EQ(row("stages[4]"), "augment.flip | " + folder + "good.yaml:9:11");
   EXPECT_EQ(row("p"), "0.25 | " + folder + "derived.yaml:2:36");
   EXPECT_EQ(row("on_error"), "skip | default");
-  EXPECT_EQ(row("held_out.split"), "test | " + folder + "good.yaml:16:83");
+  EXPECT_EQ(row("held_out.split"), "test | " + folder + "good.yaml:16:88");
   EXPECT_EQ(row("threads"), "2 | --set run.threads=2");
 }
 
@@ -301,7 +301,7 @@ TEST_F(ConfigBase, RefusesVariablesThatAreNotThere) {
   const ScopedVariable home("HOME", nullptr);
   EXPECT_EQ(error("~/x"), where + "~/x needs HOME, which is not set");
   EXPECT_EQ(error_of("plugins: [$GP_TEST_UNSET/x.so]\n"),
-            "derived.yaml:1:11: plugins: $GP_TEST_UNSET/x.so needs the environment variable "
+            "derived.yaml:1:11: $GP_TEST_UNSET/x.so needs the environment variable "
             "GP_TEST_UNSET, which is not set; set it, or write ${GP_TEST_UNSET:-DEFAULT}");
 }
 
