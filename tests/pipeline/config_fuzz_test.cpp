@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -43,8 +44,32 @@ run: {threads: 2, max_in_flight: 192}
 ...
 )";
 
+/// Changes another file, chooses among stages, and takes paths from the environment.
+constexpr const char* kDerivedYaml = "base: " GP_SOURCE_DIR R"(/configs/demo.yaml
+plugins: [augment_affine, ./mine.so]
+stages:
+  - {change: train.dcgan, epochs: 2}
+  - {remove: evaluate.quality}
+  - use: augment.one_of
+    after: augment.flip
+    p: 0.5
+    stages:
+      - {use: augment.affine, weight: 2, rotate: 3}
+      - {use: augment.one_of, stages: [{use: image.crop, bottom: 1}, {use: image.resize, size: 8}]}
+  - {use: image.crop, name: last, before: batch}
+  - {change: source.synthetic, use: source.fgvc, root: "~/${HOME:-x}/$$"}
+run: {threads: 3}
+)";
+
+/// How many inputs: enough to find what small changes break. A longer hunt:
+///   GP_FUZZ_INPUTS=20000000 build/asan/tests/config_fuzz_test --gtest_filter='*DamagedFiles*'
+std::uint64_t number_of_inputs() {
+  const char* text = std::getenv("GP_FUZZ_INPUTS");
+  return text == nullptr ? 95000 : std::strtoull(text, nullptr, 10);
+}
+
 std::vector<std::string> seeds() {
-  std::vector<std::string> texts = {kGoodYaml, kOddYaml};
+  std::vector<std::string> texts = {kGoodYaml, kOddYaml, kDerivedYaml};
   std::vector<fs::path> files;
   for (const auto& entry : fs::directory_iterator(fs::path(GP_SOURCE_DIR) / "configs")) {
     if (entry.path().extension() == ".yaml") files.push_back(entry.path());
@@ -132,7 +157,8 @@ TEST(ConfigFuzz, DamagedFilesAreRefusedOrRight) {
   const StageRegistry registry = fake_registry();
   const auto texts = seeds();
   int accepted = 0, refused = 0;
-  for (std::uint64_t i = 0; i < 6000; ++i) {
+  const std::uint64_t n_inputs = number_of_inputs();
+  for (std::uint64_t i = 0; i < n_inputs; ++i) {
     Rng rng(1, "config fuzz", i);
     const std::string yaml = mutate(texts[i % texts.size()], texts, rng);
     SCOPED_TRACE(i);

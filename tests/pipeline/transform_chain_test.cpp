@@ -2,8 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <map>
 
+#include "pipeline/batcher.hpp"
+#include "pipeline/error.hpp"
 #include "tests/support/fake_stages.hpp"
 
 namespace gp {
@@ -197,6 +201,122 @@ TEST(TransformChain, StagesDrawIndependentNumbersForTheSameSample) {
   run(chain, kShape);
   ASSERT_EQ(draws.size(), 2U);
   EXPECT_NE(draws[0], draws[1]);
+}
+
+/// Paints the whole image in one colour.
+class Paint : public TransformStage {
+ public:
+  explicit Paint(std::uint8_t colour) : colour_(colour) {}
+  void process(const StageInput& in, Rng&, StageOutput& out) const override {
+    const ImageView image = out.image(in.image.height, in.image.width);
+    for (int y = 0; y < image.height; ++y) {
+      std::fill_n(image.row(y), image.width * kChannels, colour_);
+    }
+  }
+
+ private:
+  std::uint8_t colour_;
+};
+
+/// A link that chooses among `choices` with their weights.
+TransformChain::Link one_of(std::vector<TransformChain::Link> choices, const StageInfo& info,
+                            double p) {
+  TransformChain::Link link{"one_of", nullptr, &info};
+  link.choices = std::move(choices);
+  link.p = p;
+  return link;
+}
+
+std::vector<std::uint8_t> pixels_of(const TransformChain& chain, std::uint64_t key) {
+  Sample sample;
+  sample.info = {"sample", key, -1, 0};
+  sample.slab = SlabPool(kShape.bytes()).take();
+  Workspace workspace;
+  for (const auto& segment : chain.segments()) chain.run(segment, sample, workspace);
+  EXPECT_FALSE(sample.reject);
+  return {sample.slab.get(), sample.slab.get() + kShape.bytes()};
+}
+
+TEST(TransformChain, ChoosesOneByWeightOrNone) {
+  const PlaceSource source;
+  Built built;
+  built.add(std::make_unique<Paint>(200));
+  built.add(std::make_unique<Paint>(201));
+  built.add(std::make_unique<Paint>(202));
+  built.links[0].weight = 3;
+  built.links[1].weight = 0;
+  const StageInfo info;
+  const TransformChain chain(source, "source.place", {one_of(built.links, info, 0.8)}, 1);
+  EXPECT_EQ(chain.output_shape(), kShape);
+  constexpr int kSamples = 4000;
+  std::map<int, int> counts;
+  for (std::uint64_t key = 0; key < kSamples; ++key) {
+    const auto pixels = pixels_of(chain, key);
+    ++counts[pixels.back()];  // 7 where nothing was chosen
+    if (key < 20) EXPECT_EQ(pixels_of(chain, key), pixels);
+  }
+  const auto expect_share = [&](int colour, double share) {
+    const double spread = std::sqrt(kSamples * share * (1 - share));
+    EXPECT_NEAR(counts[colour], kSamples * share, 5 * spread) << colour;
+  };
+  expect_share(200, 0.6);
+  expect_share(202, 0.2);
+  expect_share(7, 0.2);
+  EXPECT_EQ(counts.size(), 3U);
+  EXPECT_EQ(chain.stats()[2]->name, "stage0");
+  EXPECT_EQ(chain.stats()[2]->samples, static_cast<std::uint64_t>(counts[200] + 12));
+}
+
+TEST(TransformChain, AChosenMapJoinsItsNeighbours) {
+  const PlaceSource source;
+  // Half a pixel there and back: two resamplings would blur, one changes nothing.
+  Built built;
+  built.add(std::make_unique<Map>(Affine{{1, 0, 0.5, 0, 1, 0}}), true);
+  built.add(std::make_unique<Map>(Affine{{1, 0, -0.5, 0, 1, 0}}), true);
+  const StageInfo info;
+  const TransformChain alone(source, "source.place", {}, 1);
+  const TransformChain chain(source, "source.place",
+                             {built.links[0], one_of({built.links[1]}, info, 1)}, 1);
+  EXPECT_EQ(pixels_of(chain, 5), pixels_of(alone, 5));
+}
+
+TEST(TransformChain, ChoicesMustAgreeOnTheSize) {
+  class Half : public TransformStage {
+   public:
+    void process(const StageInput&, Rng&, StageOutput&) const override {}
+    ImageShape output_shape(ImageShape in) const override { return {in.height / 2, in.width / 2}; }
+  };
+  const PlaceSource source;
+  Built built;
+  built.add(std::make_unique<Paint>(1));
+  built.add(std::make_unique<Half>());
+  const StageInfo info;
+  const auto message = [&](std::vector<TransformChain::Link> choices, double p) -> std::string {
+    try {
+      const TransformChain chain(source, "source.place", {one_of(std::move(choices), info, p)}, 1);
+      return chain.output_shape().fixed() ? "fixed" : "open";
+    } catch (const ConfigError& error) {
+      return error.what();
+    }
+  };
+  EXPECT_EQ(message(built.links, 1),
+            "'one_of': 'stage0' gives 8x6 pixels, 'stage1' 4x3; all must give the same size: put a "
+            "resize behind those that differ, or set their sizes");
+  EXPECT_EQ(message({built.links[1]}, 1), "fixed");
+  EXPECT_EQ(message({built.links[1]}, 0.5),
+            "'one_of': 'stage1' gives 4x3 pixels, an image for which none is chosen 8x6; all must "
+            "give the same size: put a resize behind those that differ, or set their sizes");
+}
+
+TEST(TransformChain, AChoiceThatIsSerialMakesTheLinkSerial) {
+  const PlaceSource source;
+  Built built;
+  built.add(std::make_unique<Paint>(1));
+  built.infos[0]->concurrency = Concurrency::kSerial;
+  const StageInfo info;
+  const TransformChain chain(source, "source.place", {one_of(built.links, info, 1)}, 1);
+  ASSERT_EQ(chain.segments().size(), 2U);
+  EXPECT_TRUE(chain.segments()[1].serial);
 }
 
 }  // namespace
