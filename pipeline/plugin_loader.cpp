@@ -185,7 +185,10 @@ std::string module_of(std::string_view stage) {
 }  // namespace
 
 PluginLoader::PluginLoader(std::vector<fs::path> plugin_path)
-    : plugin_path_(std::move(plugin_path)) {}
+    : PluginLoader(std::move(plugin_path), check_plugins_by_default()) {}
+
+PluginLoader::PluginLoader(std::vector<fs::path> plugin_path, bool check_plugins)
+    : plugin_path_(std::move(plugin_path)), check_plugins_(check_plugins) {}
 
 void PluginLoader::load_plugin(const std::string& name, StageRegistry& registry) {
   fs::path file;
@@ -229,11 +232,11 @@ void PluginLoader::load_plugin(const std::string& name, StageRegistry& registry)
     if (plugin.stages[i] == nullptr) {
       throw PluginError(what + " has stages[" + std::to_string(i) + "] NULL.");
     }
-    infos.push_back(
-        plugin_stage_info(plugin.stages[i], plugin.name, file, check_plugins_by_default()));
+    infos.push_back(plugin_stage_info(plugin.stages[i], plugin.name, file, check_plugins_));
   }
   add_all(std::move(infos), what, file, registry);
-  loaded_.push_back({plugin.name, plugin.version, file});
+  loaded_.push_back(
+      {plugin.name, plugin.version, abi_text(plugin.abi_major, plugin.abi_minor), file});
 }
 
 void PluginLoader::load_module(const std::string& name, StageRegistry& registry) {
@@ -288,7 +291,7 @@ void PluginLoader::load_module(const std::string& name, StageRegistry& registry)
   std::vector<StageInfo> infos;
   for (const StageInfo* info : its_own.list()) infos.push_back(*info);
   add_all(std::move(infos), what, file, registry);
-  loaded_.push_back({name, found_id, file});
+  loaded_.push_back({name, found_id, "", file});
 }
 
 void PluginLoader::load_modules_for(const std::vector<std::string>& stage_names,

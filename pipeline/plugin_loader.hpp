@@ -16,6 +16,8 @@ class PluginLoader {
   /// (colon-separated), the folder `gan-pipeline/plugins` beside libgp_pipeline.so (the installed
   /// tree and the build tree alike).
   explicit PluginLoader(std::vector<std::filesystem::path> plugin_path = {});
+  /// `check_plugins`: with guards around what they write (see plugin_stage_info).
+  PluginLoader(std::vector<std::filesystem::path> plugin_path, bool check_plugins);
 
   /// By name ("augment_flip") on the path, or by file when the name holds a slash. Adds its stages.
   void load_plugin(const std::string& name, StageRegistry& registry);
@@ -31,12 +33,14 @@ class PluginLoader {
   struct Loaded {
     std::string name;
     std::string version;  ///< a plugin's own; of a module its build id
+    std::string abi;      ///< of a plugin, "1.0"
     std::filesystem::path file;
   };
   const std::vector<Loaded>& loaded() const { return loaded_; }
 
  private:
   std::vector<std::filesystem::path> plugin_path_;
+  bool check_plugins_;
   std::vector<Loaded> loaded_;
 };
 

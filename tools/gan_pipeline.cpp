@@ -10,6 +10,7 @@
 #include "pipeline/error.hpp"
 #include "pipeline/graph_builder.hpp"
 #include "pipeline/graph_text.hpp"
+#include "pipeline/plugin_examiner.hpp"
 #include "pipeline/runner.hpp"
 #include "stages/common/png.hpp"
 #include "tools/options.hpp"
@@ -92,8 +93,14 @@ int inspect(const std::vector<std::string>& arguments) {
                   "Lists every stage that can be used, or tells all about one.");
   options.positional("STAGE", false).with_config_options();
   options.add()("json", "machine-readable")(
-      "schema", "print the JSON Schema of configurations, which editors complete and check by");
+      "schema", "print the JSON Schema of configurations, which editors complete and check by")(
+      "plugin", po::value<std::string>()->value_name("FILE"),
+      "examine this plugin, in a process of its own, and try its stages");
   if (!options.parse(arguments)) return 0;
+  if (options.has("plugin")) {
+    std::cout << examine_plugin(options.get<std::string>("plugin"), options.has("json"));
+    return 0;
+  }
   StageRegistry registry;
   add_built_in_stages(registry);
   PluginLoader loader(options.paths("plugin-path"));
