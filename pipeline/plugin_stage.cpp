@@ -459,7 +459,7 @@ class PluginStage : public TransformStage {
     }));
     if (!std::all_of(std::begin(map.m), std::end(map.m),
                      [](double v) { return std::isfinite(v); })) {
-      call.fault("gave a map that is not finite");
+      call.fault("gave a map that is not finite. All six numbers must be.");
     }
     return map;
   }
@@ -508,9 +508,13 @@ class PluginStage : public TransformStage {
     GuardedImage target(out.shape());
     copy_image(in, source.view());
     const gp_status status = call_process(call, source.view(), target.view());
-    if (!target.guards_intact()) call.fault("wrote outside its output image");
+    if (!target.guards_intact()) {
+      call.fault(
+          "wrote outside its output image. Row y begins at data + y * stride and has width * "
+          "channels bytes; there are height of them.");
+    }
     if (!source.guards_intact() || !equal_pixels(in, source.view())) {
-      call.fault("wrote into its input image, which is read-only");
+      call.fault("wrote into its input image, which is read-only. Write into `out` only.");
     }
     copy_image(target.view(), out);
     return status;

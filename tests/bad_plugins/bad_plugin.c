@@ -1,6 +1,14 @@
 /* A plugin with one fault, chosen when it is compiled; see CMakeLists.txt. */
 #include "pipeline/plugin_abi.h"
 
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#ifdef BAD_ON_LOAD
+__attribute__((constructor)) static void on_load(void) { BAD_ON_LOAD; }
+#endif
+
 #ifndef BAD_MAJOR
 #define BAD_MAJOR GP_ABI_MAJOR
 #endif
@@ -62,11 +70,26 @@ static gp_status process(const void* self, const gp_host* host, const gp_image_i
 #ifdef BAD_UNRESOLVED
   a_function_that_nobody_has();
 #endif
+#ifdef BAD_PROCESS
+  BAD_PROCESS;
+#endif
 #ifdef BAD_WRITE
   out->data[out->height * out->stride] = 1;
 #endif
   return BAD_STATUS;
 }
+
+#ifdef BAD_SIZE
+static gp_status output_shape(const void* self, const gp_host* host, int32_t in_height,
+                              int32_t in_width, int32_t* out_height, int32_t* out_width) {
+  (void)self;
+  (void)host;
+  (void)in_width;
+  *out_height = in_height;
+  *out_width = BAD_SIZE;
+  return GP_OK;
+}
+#endif
 
 static const gp_stage stage = {.struct_size = BAD_STAGE_SIZE,
                                .name = BAD_STAGE_NAME,
@@ -76,6 +99,9 @@ static const gp_stage stage = {.struct_size = BAD_STAGE_SIZE,
                                .params = params,
                                .n_params = 1,
                                .create = create,
+#ifdef BAD_SIZE
+                               .output_shape = output_shape,
+#endif
                                .process = process};
 #ifdef BAD_TWICE
 static const gp_stage* const stages[] = {&stage, &stage};
