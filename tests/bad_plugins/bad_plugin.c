@@ -2,11 +2,18 @@
 #include "pipeline/plugin_abi.h"
 
 #include <signal.h>
-#include <stdlib.h>
 #include <unistd.h>
 
-#ifdef BAD_ON_LOAD
-__attribute__((constructor)) static void on_load(void) { BAD_ON_LOAD; }
+#if defined(BAD_CRASH_ON_LOAD) || defined(BAD_HANG_ON_LOAD) || defined(BAD_EXIT_ON_LOAD)
+__attribute__((constructor)) static void on_load(void) {
+#if defined(BAD_CRASH_ON_LOAD)
+  raise(SIGSEGV);
+#elif defined(BAD_HANG_ON_LOAD)
+  for (;;) pause();
+#else
+  _exit(7);
+#endif
+}
 #endif
 
 #ifndef BAD_MAJOR
@@ -70,8 +77,8 @@ static gp_status process(const void* self, const gp_host* host, const gp_image_i
 #ifdef BAD_UNRESOLVED
   a_function_that_nobody_has();
 #endif
-#ifdef BAD_PROCESS
-  BAD_PROCESS;
+#ifdef BAD_CRASH
+  raise(SIGSEGV);
 #endif
 #ifdef BAD_WRITE
   out->data[out->height * out->stride] = 1;

@@ -4,6 +4,10 @@
 
 #include "pipeline/plugin_sdk.hpp"
 
+struct TooDark : std::runtime_error {
+  TooDark() : std::runtime_error("too dark") {}
+};
+
 struct Throwing {
   static constexpr auto name = "bad.throwing";
   static constexpr auto doc = "Throws.";

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "pipeline/files.hpp"
+#include "tests/support/expect_contains.hpp"
 #include "tests/support/run_tool.hpp"
 
 extern char** environ;
@@ -21,9 +22,6 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 using testing::run_tool;
 using testing::ToolResult;
-
-#define EXPECT_CONTAINS(text, part) \
-  EXPECT_NE((text).find(part), std::string::npos) << "in: " << (text)
 
 const char kConfig[] = R"(
 name: tiny

@@ -13,6 +13,7 @@
 #include "pipeline/rng.hpp"
 #include "pipeline/stage.hpp"
 #include "stages/data/hdf5/manifest.hpp"
+#include "tests/support/expect_contains.hpp"
 #include "tests/support/temporary_folder.hpp"
 
 namespace gp::test {
@@ -118,8 +119,5 @@ std::string error_of(Action action) {
   ADD_FAILURE() << "threw nothing";
   return "";
 }
-
-#define EXPECT_CONTAINS(text, part) \
-  EXPECT_NE((text).find(part), std::string::npos) << "the text is: " << (text)
 
 }  // namespace gp::test
