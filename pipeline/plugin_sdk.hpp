@@ -87,6 +87,14 @@ inline void copy(ImageIn in, ImageOut out) {
   }
 }
 
+/// Where row or column i of n lies when the image is mirrored about its outermost pixels
+/// (reflect-101, the host's own way with borders).
+inline int mirrored(int i, int n) {
+  if (n == 1) return 0;
+  i = (i < 0 ? -i : i) % (2 * n - 2);
+  return i < n ? i : 2 * n - 2 - i;
+}
+
 /// Where each output pixel comes from: x_in = m[0] x + m[1] y + m[2], y_in = m[3] x + m[4] y +
 /// m[5], pixel centres at integers. The identity by default.
 struct Matrix {

@@ -5,6 +5,8 @@
 
 #include "pipeline/plugin_sdk.hpp"
 
+using gp::sdk::mirrored;
+
 struct Blur {
   static constexpr auto name = "augment.blur";
   static constexpr auto doc =
@@ -21,13 +23,6 @@ struct Blur {
 
   void init() {
     if (sigma_min > sigma_max) throw std::invalid_argument("sigma_min is greater than sigma_max");
-  }
-
-  /// Where row or column i of n lies when the image is mirrored about its outermost pixels.
-  static int mirrored(int i, int n) {
-    if (n == 1) return 0;
-    i = std::abs(i) % (2 * n - 2);
-    return i < n ? i : 2 * n - 2 - i;
   }
 
   void process(gp::sdk::Host& host, gp::sdk::ImageIn in, gp::sdk::ImageOut out) const {

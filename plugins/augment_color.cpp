@@ -17,9 +17,10 @@ struct Color {
 
   static void params(gp::sdk::Params<Color>& params) {
     params.add("p", &Color::p, "probability", 0, 1);
-    params.add("brightness", &Color::brightness, "factor from 1 - this to 1 + this", 0, 10);
-    params.add("contrast", &Color::contrast, "factor from 1 - this to 1 + this", 0, 10);
-    params.add("saturation", &Color::saturation, "factor from 1 - this to 1 + this", 0, 10);
+    const char* range = "factor from 1 - this to 1 + this";
+    params.add("brightness", &Color::brightness, range, 0, 10);
+    params.add("contrast", &Color::contrast, range, 0, 10);
+    params.add("saturation", &Color::saturation, range, 0, 10);
     params.add("hue", &Color::hue, "largest change either way, turns of the colour wheel", 0, 0.5);
   }
 
@@ -46,17 +47,14 @@ struct Color {
     return {channel(5), channel(3), channel(1)};
   }
 
-  static double factor(gp::sdk::Host& host, double amount) {
-    return host.uniform(std::max(0.0, 1 - amount), 1 + amount);
-  }
-
   void process(gp::sdk::Host& host, gp::sdk::ImageIn in, gp::sdk::ImageOut out) const {
     if (!host.chance(p)) return gp::sdk::copy(in, out);
     int order[] = {0, 1, 2, 3};
     for (int i = 3; i > 0; --i)
       std::swap(order[i], order[static_cast<int>(host.uniform() * (i + 1))]);
-    const double factors[] = {factor(host, brightness), factor(host, contrast),
-                              factor(host, saturation), host.uniform(-hue, hue)};
+    const auto around = [&](double v) { return host.uniform(std::max(0.0, 1 - v), 1 + v); };
+    const double factors[] = {around(brightness), around(contrast), around(saturation),
+                              host.uniform(-hue, hue)};
     std::vector<Pixel> pixels(static_cast<std::size_t>(in.width) * in.height);
     for (std::size_t i = 0; i < pixels.size(); ++i) {
       const std::uint8_t* from = in.row(static_cast<int>(i / in.width)) + 3 * (i % in.width);

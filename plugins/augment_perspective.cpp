@@ -4,6 +4,8 @@
 
 #include "pipeline/plugin_sdk.hpp"
 
+using gp::sdk::mirrored;
+
 // torchvision's RandomPerspective: each corner moves inwards by up to `distortion` of half a side.
 // Borders are mirrored instead of black, or a generator would learn to draw black wedges.
 struct Perspective {
@@ -17,12 +19,6 @@ struct Perspective {
     params.add("p", &Perspective::p, "probability", 0, 1);
     params.add("distortion", &Perspective::distortion,
                "largest move of a corner, as a share of half the width and height", 0, 1);
-  }
-
-  static int mirrored(int i, int n) {
-    if (n == 1) return 0;
-    i = std::abs(i) % (2 * n - 2);
-    return i < n ? i : 2 * n - 2 - i;
   }
 
   void process(gp::sdk::Host& host, gp::sdk::ImageIn in, gp::sdk::ImageOut out) const {

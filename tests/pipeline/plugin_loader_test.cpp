@@ -94,7 +94,7 @@ TEST(PluginLoader, SearchesTheGivenFoldersThenTheEnvironmentThenItsOwn) {
   const TemporaryFolder first;
   const fs::path second = first.path() / "second";
   fs::create_directories(second);
-  const ScopedVariable variable("GAN_PIPELINE_PLUGIN_PATH", ":" + second.string() + ":");
+  const ScopedVariable variable("GAN_PIPELINE_PLUGIN_PATH", (":" + second.string() + ":").c_str());
   fs::copy(kBad / "twin_a.so", first.path() / "a.so");
   fs::copy(kBad / "twin_b.so", second / "a.so");
   fs::copy(kBad / "twin_b.so", second / "b.so");
