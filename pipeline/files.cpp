@@ -15,7 +15,9 @@ namespace gp {
 namespace {
 
 [[noreturn]] void fail(const std::filesystem::path& path, const char* what) {
-  throw RunError(path.string() + ": cannot " + what + ": " + std::strerror(errno));
+  const bool full = errno == ENOSPC || errno == EDQUOT || errno == EFBIG;
+  throw RunError(path.string() + ": cannot " + what + ": " + std::strerror(errno) +
+                 (full ? "; make room, or choose another place" : "; choose another place"));
 }
 
 /// Closes its descriptor at the end of the scope.
@@ -34,6 +36,27 @@ class Descriptor {
   int fd_;
 };
 
+/// A file that is removed again unless it was renamed.
+class TemporaryFile {
+ public:
+  explicit TemporaryFile(std::filesystem::path path) : path_(std::move(path)) {}
+  ~TemporaryFile() {
+    if (!path_.empty()) ::unlink(path_.c_str());
+  }
+  TemporaryFile(const TemporaryFile&) = delete;
+  TemporaryFile& operator=(const TemporaryFile&) = delete;
+  const std::filesystem::path& path() const { return path_; }
+  /// False with errno set.
+  bool rename_to(const std::filesystem::path& path) {
+    if (::rename(path_.c_str(), path.c_str()) != 0) return false;
+    path_.clear();
+    return true;
+  }
+
+ private:
+  std::filesystem::path path_;
+};
+
 void write_all(int fd, const char* data, std::size_t size, const std::filesystem::path& path) {
   while (size > 0) {
     const ssize_t written = ::write(fd, data, size);
@@ -50,15 +73,20 @@ void write_all(int fd, const char* data, std::size_t size, const std::filesystem
 
 void write_file(const std::filesystem::path& path, std::string_view text) {
   const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
-  std::filesystem::path temporary = path;
-  temporary += ".tmp";
-  {
-    const Descriptor file(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC);
-    if (file.get() < 0) fail(temporary, "create");
-    write_all(file.get(), text.data(), text.size(), temporary);
-    if (::fsync(file.get()) != 0) fail(temporary, "fsync");
+  // Renaming would put a file in the place of a device or a pipe.
+  struct stat status {};
+  if (::stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) {
+    throw RunError(path.string() +
+                   ": is there already and is no regular file; choose another name");
   }
-  if (::rename(temporary.c_str(), path.c_str()) != 0) fail(path, "rename to");
+  TemporaryFile temporary(path.string() + ".tmp");
+  {
+    const Descriptor file(temporary.path(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC);
+    if (file.get() < 0) fail(path, "create");
+    write_all(file.get(), text.data(), text.size(), path);
+    if (::fsync(file.get()) != 0) fail(path, "write");
+  }
+  if (!temporary.rename_to(path)) fail(path, "rename to");
   const Descriptor directory(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (directory.get() >= 0) ::fsync(directory.get());
 }

@@ -150,6 +150,13 @@ Pipeline::Pipeline(Config config) : config_(std::move(config)) {
       }
     }
   }
+  if (end_ && data_.chain->output_shape().fixed()) {
+    try {
+      end_->check(stream_info());
+    } catch (const ConfigError& error) {
+      throw ConfigError(config_.find_stage(end_address_)->mark.text() + ": " + error.what());
+    }
+  }
   if (const auto* trainer = dynamic_cast<const TrainStage*>(end_.get())) {
     for (const Phase& phase : trainer->schedule()) {
       const StageOverrides overrides = for_stages(phase.overrides);

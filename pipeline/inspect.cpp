@@ -97,7 +97,7 @@ std::string example_value(const ParamSpec& spec) {
     case ParamType::kOverrides:
       return "{}";
     case ParamType::kStages:
-      return "[{use: augment.flip}, {use: augment.grayscale}]";
+      return "[{use: augment.flip, weight: 2}, {use: augment.affine}]";
   }
   return "";
 }

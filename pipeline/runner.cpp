@@ -25,7 +25,10 @@ using Json = nlohmann::ordered_json;
 fs::path make_run_directory(const fs::path& parent, const std::string& name) {
   std::error_code error;
   fs::create_directories(parent, error);
-  if (error) throw RunError(parent.string() + ": cannot make the folder: " + error.message());
+  if (error) {
+    throw RunError(parent.string() + ": cannot make the folder: " + error.message() +
+                   "; give another one with --out");
+  }
   int number = 0;
   for (const auto& entry : fs::directory_iterator(parent)) {
     int found = 0;
@@ -40,7 +43,8 @@ fs::path make_run_directory(const fs::path& parent, const std::string& name) {
     const fs::path directory = fs::absolute(parent / (prefix + name)).lexically_normal();
     if (fs::create_directory(directory, error)) return directory;
     if (error && error != std::errc::file_exists) {
-      throw RunError(directory.string() + ": cannot make the run directory: " + error.message());
+      throw RunError(directory.string() + ": cannot make the run directory: " + error.message() +
+                     "; give another place with --out");
     }
   }
   throw RunError(parent.string() + ": found no free number for a run directory");

@@ -188,6 +188,8 @@ struct EndContext {
 class EndStage : public Stage {
  public:
   virtual void run(EndContext& context) = 0;
+  /// Refuses a stream that it can't use (ConfigError); asked before anything is written.
+  virtual void check(const StreamInfo& /*stream*/) const {}
   /// How often the source is read through.
   virtual std::uint32_t epochs() const { return 1; }
   /// Ends that take images straight (sink.*) say how many they want at a time.

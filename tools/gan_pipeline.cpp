@@ -56,6 +56,9 @@ int run(const std::vector<std::string>& arguments) {
   if (options.has("max-steps") && max_steps < 1) {
     throw ConfigError("--max-steps " + std::to_string(max_steps) + ": expected 1 or more");
   }
+  if (options.get<std::string>("out").empty()) {
+    throw ConfigError("--out is empty; expected the folder that run directories are made in");
+  }
   const StopOnSignal signals;
   const auto loaded = load(options, options.get<std::string>("CONFIG"));
   if (options.has("dry-run")) {

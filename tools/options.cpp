@@ -97,11 +97,15 @@ int run_command(const std::string& program, const std::string& doc,
     help(std::cout);
     return 0;
   }
+  std::signal(SIGXFSZ, SIG_IGN);  // writing beyond a limit is an error like a full disk
   try {
     std::vector<std::string> names;
     for (const Command& command : commands) {
       if (command.name == arguments[0]) {
-        return command.run({arguments.begin() + 1, arguments.end()});
+        const int exit_code = command.run({arguments.begin() + 1, arguments.end()});
+        // A result that nobody got is no success.
+        if (!std::cout.flush()) throw RunError("cannot write the results to standard output");
+        return exit_code;
       }
       names.push_back(command.name);
     }

@@ -18,12 +18,11 @@ struct ToolResult {
   std::string err;
 };
 
-/// Runs a program of the build ("gan-prep") with arguments as a shell takes them, and waits for it.
-inline ToolResult run_tool(const std::string& program, const std::string& arguments) {
+/// Runs a shell's command and waits for it.
+inline ToolResult run_shell(const std::string& command) {
   const TemporaryFolder folder;
-  const std::string command = std::string(GP_BINARY_DIR) + "/bin/" + program + " " + arguments +
-                              " 2>'" + (folder / "stderr").string() + "'";
-  std::FILE* pipe = ::popen(command.c_str(), "r");
+  const std::string whole = "{ " + command + "\n} 2>'" + (folder / "stderr").string() + "'";
+  std::FILE* pipe = ::popen(whole.c_str(), "r");
   if (pipe == nullptr) throw std::runtime_error("popen failed");
   ToolResult result;
   char buffer[4096];
@@ -34,6 +33,16 @@ inline ToolResult run_tool(const std::string& program, const std::string& argume
   result.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
   result.err = read_text(folder / "stderr");
   return result;
+}
+
+/// "/.../bin/gan-prep"
+inline std::string tool_path(const std::string& program) {
+  return std::string(GP_BINARY_DIR) + "/bin/" + program;
+}
+
+/// Runs a program of the build ("gan-prep") with arguments as a shell takes them, and waits for it.
+inline ToolResult run_tool(const std::string& program, const std::string& arguments) {
+  return run_shell(tool_path(program) + " " + arguments);
 }
 
 }  // namespace gp::testing
