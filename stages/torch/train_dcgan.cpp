@@ -320,6 +320,8 @@ void Training::save_checkpoint() {
 
 TrainDcgan::TrainDcgan(Params params) : params_(std::move(params)) {}
 
+void TrainDcgan::check(const StreamInfo& stream) const { model_config(params_, stream.shape); }
+
 std::uint32_t TrainDcgan::epochs() const {
   return static_cast<std::uint32_t>(params_.integer("epochs"));
 }

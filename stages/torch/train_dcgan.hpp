@@ -12,6 +12,7 @@ class TrainDcgan : public TrainStage {
  public:
   explicit TrainDcgan(Params params);
 
+  void check(const StreamInfo& stream) const override;
   void run(EndContext& context) override;
   std::uint32_t epochs() const override;
   std::unique_ptr<Snapshot> load_snapshot(const RunInfo& run,
