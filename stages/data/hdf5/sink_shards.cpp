@@ -57,7 +57,13 @@ class ShardSink : public EndStage {
     const ShardSetSpec spec = make_spec(context);
     const FolderLock lock(root_);
     if (!rebuild_ && nothing_to_do(spec, context.log)) return;
-    write(spec, context);
+    try {
+      write(spec, context);
+    } catch (const DataError& error) {
+      // HDF5's errors, and those of the graph: only what a shard's own file says is the run's.
+      if (std::string(error.what()).starts_with(root_.string())) throw RunError(error.what());
+      throw;
+    }
   }
 
  private:
