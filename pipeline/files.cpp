@@ -107,6 +107,10 @@ std::string read_text(const std::filesystem::path& path) {
   if (std::filesystem::is_directory(path, error)) {
     throw DataError(path.string() + ": is a folder, expected a file");
   }
+  // Opening a pipe would wait for somebody to write into it.
+  if (std::filesystem::exists(path, error) && !std::filesystem::is_regular_file(path, error)) {
+    throw DataError(path.string() + ": is not a regular file");
+  }
   std::ifstream file(path, std::ios::binary);
   if (!file) throw DataError(path.string() + ": cannot open: " + std::strerror(errno));
   std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());

@@ -139,6 +139,24 @@ TEST_F(BadInput, ADamagedImageIsARejectAndThePolicyApplies) {
          "CRC-32C");
 }
 
+TEST_F(BadInput, PreparingNothingButBadImagesIsTheDatasFault) {
+  fs::create_directory(folder_ / "photos");
+  for (const char* name : {"a.jpg", "b.jpg"}) write("photos/" + std::string(name), "no picture");
+  write("x.yaml",
+        "stages:\n  - {use: source.folder, root: photos, max_rejects: 100%}\n"
+        "  - {use: image.decode}\n  - {use: image.resize, size: 16}\n"
+        "  - {use: sink.shards, root: shards}\n");
+  expect(run("gan-prep build x.yaml"), 3, "none of 2 samples");
+}
+
+TEST_F(BadInput, PipesAreNotWaitedFor) {
+  build_shards();
+  fs::remove(folder_ / "shards/manifest.json");
+  ASSERT_EQ(::mkfifo((folder_ / "shards/manifest.json").c_str(), 0600), 0);
+  expect(run("gan-prep info shards"), 3, "is not a regular file");
+  expect(run("gan-pipeline run shards.yaml"), 3, "is not a regular file");
+}
+
 TEST_F(BadInput, FoldersWithoutImages) {
   fs::create_directory(folder_ / "empty");
   const auto with = [&](const std::string& source) {

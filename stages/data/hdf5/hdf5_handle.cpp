@@ -31,7 +31,7 @@ void fail(const std::string& what) {
   std::string text = what + "\n  HDF5 says:";
   if (lines.empty()) text += " nothing";
   for (const std::string& line : lines) text += "\n    " + line;
-  throw DataError(text);
+  throw Failure(text);
 }
 
 Handle file_access() {

@@ -23,7 +23,13 @@ class Session {
   std::lock_guard<std::mutex> lock_;
 };
 
-/// Throws DataError: "`what`: HDF5: <innermost reason> (<function chain>)". Clears HDF5's stack.
+/// What HDF5 itself refused: bad data when reading; who writes makes a RunError of it.
+class Failure : public DataError {
+ public:
+  using DataError::DataError;
+};
+
+/// Throws Failure: `what`, and below it what HDF5 says, innermost first. Clears HDF5's stack.
 [[noreturn]] void fail(const std::string& what);
 
 /// Passes a result through, or throws when HDF5 says that it failed (a negative number).

@@ -7,6 +7,7 @@
 
 #include "pipeline/error.hpp"
 #include "pipeline/log.hpp"
+#include "stages/data/hdf5/hdf5_handle.hpp"
 #include "stages/data/hdf5/shard_set_writer.hpp"
 #include "stages/data/hdf5/shard_stages.hpp"
 
@@ -59,10 +60,8 @@ class ShardSink : public EndStage {
     if (!rebuild_ && nothing_to_do(spec, context.log)) return;
     try {
       write(spec, context);
-    } catch (const DataError& error) {
-      // HDF5's errors, and those of the graph: only what a shard's own file says is the run's.
-      if (std::string(error.what()).starts_with(root_.string())) throw RunError(error.what());
-      throw;
+    } catch (const hdf5::Failure& error) {
+      throw RunError(error.what());  // a full disk, say: the data are not at fault
     }
   }
 

@@ -501,7 +501,7 @@ TEST_F(KilledBuild, FullDiskIsExplainedAndLeavesNoTemporary) {
   const int signal = signal_of_child([&] {
     ::signal(SIGXFSZ, SIG_IGN);  // write() fails instead: what a full disk looks like
     limit_files(expected_.at("shard-00000.h5").size() / 2);
-    const std::string text = error_of<DataError>([&] { run_sink(root, build_); });
+    const std::string text = error_of<RunError>([&] { run_sink(root, build_); });
     const bool good = text.find("disk full") != std::string::npos &&
                       text.find("File too large") != std::string::npos && test::names(root).empty();
     if (good) ::raise(SIGUSR1);  // tells the parent
