@@ -69,6 +69,29 @@ void write_all(int fd, const char* data, std::size_t size, const std::filesystem
   }
 }
 
+/// `bytes` becomes the whole file.
+template <class Bytes>
+void read_all(const std::filesystem::path& path, Bytes& bytes) {
+  // Without O_NONBLOCK, opening a pipe would wait for somebody to write into it.
+  const Descriptor file(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+  struct stat status {};
+  if (file.get() < 0 || ::fstat(file.get(), &status) != 0) {
+    throw DataError(path.string() + ": cannot open: " + std::strerror(errno));
+  }
+  if (S_ISDIR(status.st_mode)) throw DataError(path.string() + ": is a folder, expected a file");
+  if (!S_ISREG(status.st_mode)) throw DataError(path.string() + ": is not a regular file");
+  bytes.resize(static_cast<std::size_t>(status.st_size));
+  std::size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t got = ::read(file.get(), bytes.data() + done, bytes.size() - done);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) throw DataError(path.string() + ": cannot read: " + std::strerror(errno));
+    if (got == 0) break;
+    done += static_cast<std::size_t>(got);
+  }
+  bytes.resize(done);
+}
+
 }  // namespace
 
 void write_file(const std::filesystem::path& path, std::string_view text) {
@@ -103,44 +126,19 @@ void append_line(const std::filesystem::path& path, std::string_view line) {
 }
 
 std::string read_text(const std::filesystem::path& path) {
-  std::error_code error;
-  if (std::filesystem::is_directory(path, error)) {
-    throw DataError(path.string() + ": is a folder, expected a file");
-  }
-  // Opening a pipe would wait for somebody to write into it.
-  if (std::filesystem::exists(path, error) && !std::filesystem::is_regular_file(path, error)) {
-    throw DataError(path.string() + ": is not a regular file");
-  }
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw DataError(path.string() + ": cannot open: " + std::strerror(errno));
-  std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  if (file.bad()) throw DataError(path.string() + ": cannot read: " + std::strerror(errno));
+  std::string text;
+  read_all(path, text);
   return text;
 }
 
 std::vector<std::uint8_t> read_file(const std::filesystem::path& path) {
   std::vector<std::uint8_t> bytes;
-  read_file(path, bytes);
+  read_all(path, bytes);
   return bytes;
 }
 
 void read_file(const std::filesystem::path& path, std::vector<std::uint8_t>& bytes) {
-  const Descriptor file(path, O_RDONLY | O_CLOEXEC);
-  struct stat status {};
-  if (file.get() < 0 || ::fstat(file.get(), &status) != 0) {
-    throw DataError(path.string() + ": cannot open: " + std::strerror(errno));
-  }
-  if (!S_ISREG(status.st_mode)) throw DataError(path.string() + ": is not a regular file");
-  bytes.resize(static_cast<std::size_t>(status.st_size));
-  std::size_t done = 0;
-  while (done < bytes.size()) {
-    const ssize_t got = ::read(file.get(), bytes.data() + done, bytes.size() - done);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) throw DataError(path.string() + ": cannot read: " + std::strerror(errno));
-    if (got == 0) break;
-    done += static_cast<std::size_t>(got);
-  }
-  bytes.resize(done);
+  read_all(path, bytes);
 }
 
 struct Sha256::State {

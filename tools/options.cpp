@@ -4,7 +4,6 @@
 
 #include <csignal>
 #include <cstdio>
-#include <cstdlib>
 #include <iostream>
 
 #include "pipeline/config.hpp"
@@ -114,10 +113,8 @@ int run_command(const std::string& program, const std::string& doc,
     throw ConfigError("'" + arguments[0] + "' is no command of " + program +
                       (near.empty() ? "" : "; did you mean '" + near + "'?"));
   } catch (const Error& error) {
-    std::cerr << program << ": " << error.what() << std::endl;
-    std::cout.flush();
-    // Without the libraries' own clean-up: HDF5's crashes on files that a full disk cut off.
-    std::_Exit(static_cast<int>(error.exit_code()));
+    std::cerr << program << ": " << error.what() << '\n';
+    return static_cast<int>(error.exit_code());
   } catch (const std::exception& error) {
     std::cerr << program << ": unexpected error: " << error.what() << '\n';
     return static_cast<int>(ExitCode::kRunFailed);

@@ -20,6 +20,8 @@ herr_t collect(unsigned /*n*/, const H5E_error2_t* error, void* lines) {
 }  // namespace
 
 Session::Session() : lock_(library_mutex()) {
+  // Its clean-up at exit crashes on files that a full disk cut off; our handles close all there is.
+  H5dont_atexit();
   if (H5open() < 0) throw DataError("HDF5 cannot start");
   H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
 }
