@@ -353,6 +353,25 @@ TEST(ModuleLoader, LoadsAModuleAndItsStagesWork) {
   EXPECT_EQ(run_stage(*stage, Image(2, 2).view(), Rng(1, "test", 0)).image.pixels()[0], 1);
 }
 
+TEST(StageTester, RunsStagesOfPluginsAndModules) {
+  const Image in = noise_image(3, 4);
+  const auto module = StageTester::module(kBad / "module_good.so");
+  EXPECT_EQ(module.run("test.brighten", {}, Image(2, 2).view()).image.pixels()[0], 1);
+  const auto plugin = StageTester::plugin(kShipped / "augment_flip.so");
+  EXPECT_EQ(plugin.run("augment.flip", {{"p", 0.0}}, in.view()).image.pixels(), in.pixels());
+  EXPECT_NE(plugin.run("augment.flip", {{"p", 1.0}}, in.view()).image.pixels(), in.pixels());
+  EXPECT_THROW(plugin.run("augment.flip", {{"p", 2.0}}, in.view()), ConfigError);
+  try {
+    plugin.run("augment.flop", {}, in.view());
+    FAIL();
+  } catch (const PluginError& error) {
+    EXPECT_CONTAINS(error.what(), "no stage 'augment.flop' in this library; it has augment.flip");
+  }
+  // With guards, also in builds without assertions.
+  const auto bad = StageTester::plugin(kBad / "writes_outside.so");
+  EXPECT_THROW(bad.run("bad.stage", {}, in.view()), PluginError);
+}
+
 TEST(ModuleLoader, NamesBothBuildsWhenTheyDiffer) {
   const std::string text = module_error((kBad / "module_stale.so").string());
   EXPECT_CONTAINS(text, "gan-pipeline 0.0.1, made yesterday");
