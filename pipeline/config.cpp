@@ -40,11 +40,11 @@ std::string missing_file_hint(const fs::path& path) {
 
 std::string library_name(const ConfigNode& node) {
   if (node.text.find('/') == std::string::npos) return node.text;
-  const ExpandedPath expanded = expand_path(node.text);
-  if (!expanded.path) {
+  const auto expanded = expand_path(node.text);
+  if (!expanded.value) {
     throw ConfigError(node.mark.text() + ": " + shown(node.text) + " " + expanded.problem);
   }
-  return absolute_path(*expanded.path, node.mark);
+  return absolute_path(*expanded.value, node.mark);
 }
 
 ConfigFile::ConfigFile() = default;
@@ -52,7 +52,7 @@ ConfigFile::ConfigFile(ConfigFile&&) noexcept = default;
 ConfigFile& ConfigFile::operator=(ConfigFile&&) noexcept = default;
 ConfigFile::~ConfigFile() = default;
 
-FileText read_config_text(const fs::path& path) {
+Parsed<std::string> read_config_text(const fs::path& path) {
   std::error_code error;
   if (!fs::exists(path, error)) return {{}, "there is no such file" + missing_file_hint(path)};
   if (fs::is_directory(path, error)) return {{}, "this is a folder; expected a YAML file"};
@@ -67,9 +67,9 @@ FileText read_config_text(const fs::path& path) {
 }
 
 ConfigFile ConfigFile::read(const fs::path& path, const std::vector<std::string>& overrides) {
-  const FileText file = read_config_text(path);
-  if (!file.text) throw ConfigError(path.string() + ": " + file.problem);
-  return parse(*file.text, path, overrides);
+  const auto file = read_config_text(path);
+  if (!file.value) throw ConfigError(path.string() + ": " + file.problem);
+  return parse(*file.value, path, overrides);
 }
 
 ConfigFile ConfigFile::parse(const std::string& yaml, const fs::path& path,
@@ -183,14 +183,7 @@ void add_built_in_stages(StageRegistry& registry) {
   one_of.out = Kind::kImage;
   one_of.random = true;
   one_of.params.real("p", 1, "probability that any is chosen", 0, 1)
-      .add({.name = "stages",
-            .type = ParamType::kStages,
-            .default_value = {},
-            .optional = false,
-            .min = {},
-            .max = {},
-            .choices = {},
-            .doc = "what to choose from; each may have a `weight` (default 1)"});
+      .stages("stages", "what to choose from; each may have a `weight` (default 1)");
   registry.add(std::move(one_of));
 }
 
@@ -224,14 +217,12 @@ const ParamSchema& run_schema() {
 
 const ParamSpec& held_out_fraction_spec() {
   static const ParamSpec kSpec = [] {
-    ParamSpec spec;
-    spec.name = "fraction";
-    spec.type = ParamType::kReal;
-    spec.optional = true;
-    spec.min = 0;
-    spec.max = 1;
-    spec.doc = "share of the keys that is held out of training, chosen by their hash";
-    return spec;
+    ParamSchema schema;
+    schema
+        .real("fraction", 0, "share of the keys that is held out of training, chosen by their hash",
+              0, 1)
+        .maybe();
+    return schema.specs().front();
   }();
   return kSpec;
 }

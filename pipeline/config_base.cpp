@@ -177,9 +177,9 @@ std::optional<Node> parse_file(const std::string& yaml, std::vector<fs::path> fi
   if (!base->is_text() || base->text.empty()) {
     return refuse("base is " + found(*base) + "; expected a YAML file");
   }
-  const ExpandedPath expanded = expand_path(base->text);
-  if (!expanded.path) return refuse("base = " + shown(base->text) + " " + expanded.problem);
-  const fs::path path = (files.back().parent_path() / *expanded.path).lexically_normal();
+  const auto expanded = expand_path(base->text);
+  if (!expanded.value) return refuse("base = " + shown(base->text) + " " + expanded.problem);
+  const fs::path path = (files.back().parent_path() / *expanded.value).lexically_normal();
   const auto same = std::find_if(files.begin(), files.end(), [&path](const fs::path& file) {
     std::error_code error;
     return fs::equivalent(file, path, error);
@@ -192,11 +192,11 @@ std::optional<Node> parse_file(const std::string& yaml, std::vector<fs::path> fi
   if (files.size() >= kMaxFiles) {
     return refuse("base: more than " + std::to_string(kMaxFiles) + " files build on each other");
   }
-  const FileText file = read_config_text(path);
-  if (!file.text)
+  const auto file = read_config_text(path);
+  if (!file.value)
     return refuse("base = " + shown(base->text) + " (" + path.string() + "): " + file.problem);
   files.push_back(path);
-  std::optional<Node> merged = parse_file(*file.text, std::move(files), problems);
+  std::optional<Node> merged = parse_file(*file.value, std::move(files), problems);
   if (!merged) return std::nullopt;
   return merge(std::move(*merged), *root, problems);
 }

@@ -1,7 +1,7 @@
 #pragma once
 
-// Internal to the configuration: the parsed YAML and the errors found in it. Only the
-// pipeline/config_*.cpp files include it.
+// Internal to the configuration and what is written about it: the parsed YAML and the errors found
+// in it. Only the engine's own .cpp files include it.
 
 #include <cstddef>
 #include <functional>
@@ -52,19 +52,22 @@ class Problems {
 /// The folder of a file, absolute; the working directory for an empty path.
 std::filesystem::path folder_of(const std::filesystem::path& file);
 
-/// The text of a configuration file, or why there is none ("there is no such file").
-struct FileText {
-  std::optional<std::string> text;
+/// A value, or why there is none, in words that follow what was read.
+template <class T>
+struct Parsed {
+  std::optional<T> value;
   std::string problem;
 };
-FileText read_config_text(const std::filesystem::path& path);
+
+/// The text of a configuration file, or a problem such as "there is no such file".
+Parsed<std::string> read_config_text(const std::filesystem::path& path);
 
 /// User's text for a message: control characters escaped, long ones cut.
 std::string shown(std::string_view text);
 /// "; did you mean 'x'?" or "".
 std::string did_you_mean(const std::string& name, const std::vector<std::string>& names);
 /// "a, b, c"
-std::string joined(const std::vector<std::string>& names);
+std::string joined(const std::vector<std::string>& names, std::string_view separator = ", ");
 /// "a list", "a map", "nothing", "the text 'x'"
 std::string found(const ConfigNode& node);
 
@@ -97,11 +100,7 @@ std::vector<StagePlace> stage_places(ConfigNode& stages);
 
 /// A path with `~`, $NAME, ${NAME} and ${NAME:-default} replaced ($$ is a dollar sign), or what is
 /// wrong with it (a text that follows "root = $DATA ").
-struct ExpandedPath {
-  std::optional<std::string> path;
-  std::string problem;
-};
-ExpandedPath expand_path(const std::string& text);
+Parsed<std::string> expand_path(const std::string& text);
 /// Relative paths start at the folder of the file that holds them, those of --set at the working
 /// directory.
 std::string absolute_path(const std::string& path, const Mark& mark);
@@ -139,16 +138,8 @@ class ValueReader {
 
 /// A number as we write them, or why it is none (a text that follows "p = 1_000 "). YAML 1.1's
 /// other forms (octal, hexadecimal, sexagesimal, grouped digits, .inf, .nan) are refused.
-struct ParsedInteger {
-  std::optional<std::int64_t> value;
-  std::string problem;
-};
-struct ParsedReal {
-  std::optional<double> value;
-  std::string problem;
-};
-ParsedInteger parse_integer(const std::string& text);
-ParsedReal parse_real(const std::string& text);
+Parsed<std::int64_t> parse_integer(const std::string& text);
+Parsed<double> parse_real(const std::string& text);
 /// Seeds: 0 .. 2^64 - 1.
 std::optional<std::uint64_t> parse_unsigned(const std::string& text);
 

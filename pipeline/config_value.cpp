@@ -170,7 +170,7 @@ bool is_number_or_bool(ParamType type) {
 
 }  // namespace
 
-ParsedInteger parse_integer(const std::string& text) {
+Parsed<std::int64_t> parse_integer(const std::string& text) {
   const NumberForm form = number_form(text);
   if (!form.valid) return {{}, why_no_number(text, "a whole number")};
   if (form.leading_zero) return {{}, leading_zero_problem(text)};
@@ -193,7 +193,7 @@ ParsedInteger parse_integer(const std::string& text) {
   return {value, ""};
 }
 
-ParsedReal parse_real(const std::string& text) {
+Parsed<double> parse_real(const std::string& text) {
   const NumberForm form = number_form(text);
   if (!form.valid) return {{}, why_no_number(text, "a number")};
   if (form.leading_zero) return {{}, leading_zero_problem(text)};
@@ -230,7 +230,7 @@ bool parse_max_rejects(const std::string& text, RejectPolicy& policy) {
 namespace {
 
 /// `~` and `~/..` with the home folder in its place.
-ExpandedPath expand_home(const std::string& text) {
+Parsed<std::string> expand_home(const std::string& text) {
   if (!text.starts_with('~')) return {text, ""};
   if (text.size() > 1 && text[1] != '/') {
     return {{}, "begins with another user's home; write it out (./~ for a file of that name)"};
@@ -242,7 +242,7 @@ ExpandedPath expand_home(const std::string& text) {
 
 }  // namespace
 
-ExpandedPath expand_path(const std::string& text) {
+Parsed<std::string> expand_path(const std::string& text) {
   std::string path;
   std::size_t at = 0;
   const auto is_name = [](char c) {
@@ -331,7 +331,7 @@ std::optional<Value> ValueReader::read_named(const Node& node, ParamSpec spec,
   auto [value, problem] = parse_scalar(node.text, spec.type);
   if (!value) return refuse(" = " + shown(node.text) + " " + problem);
   if (spec.type == ParamType::kPath && !node.text.empty()) {
-    auto [path, why] = expands_ ? expand_path(node.text) : ExpandedPath{node.text, ""};
+    auto [path, why] = expands_ ? expand_path(node.text) : Parsed<std::string>{node.text, ""};
     if (!path) return refuse(" = " + shown(node.text) + " " + why);
     value = Value(absolute_path(*path, node.mark));
   }

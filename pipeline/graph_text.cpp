@@ -1,5 +1,8 @@
 #include "pipeline/graph_text.hpp"
 
+#include <cstdio>
+
+#include "pipeline/config_node.hpp"
 #include "pipeline/transform_chain.hpp"
 
 namespace gp {
@@ -109,12 +112,6 @@ Drawing draw(const Config& config) {
     drawing.tasks.push_back(std::move(task));
   }
   return drawing;
-}
-
-std::string joined(const Lines& lines, const std::string& separator) {
-  std::string text;
-  for (const std::string& line : lines) text += (text.empty() ? "" : separator) + line;
-  return text;
 }
 
 std::string id(std::size_t index) { return "s" + std::to_string(index); }

@@ -7,6 +7,10 @@
 
 namespace gp {
 
+std::string to_string(ImageShape shape) {
+  return std::to_string(shape.width) + "x" + std::to_string(shape.height);
+}
+
 void copy_image(ConstImageView from, ImageView to) {
   for (int y = 0; y < from.height; ++y) {
     std::memcpy(to.row(y), from.row(y), static_cast<std::size_t>(from.width) * kChannels);

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 namespace gp {
@@ -18,6 +19,8 @@ struct ImageShape {
   std::size_t bytes() const { return static_cast<std::size_t>(height) * width * kChannels; }
   bool operator==(const ImageShape&) const = default;
 };
+/// "128x96": width first.
+std::string to_string(ImageShape shape);
 
 /// Borrowed read-only pixels. `stride` is the distance between rows in bytes.
 struct ConstImageView {

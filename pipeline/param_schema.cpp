@@ -6,7 +6,7 @@
 #include <stdexcept>
 #include <type_traits>
 
-#include "pipeline/config.hpp"
+#include "pipeline/config_node.hpp"
 #include "pipeline/error.hpp"
 
 namespace gp {
@@ -152,10 +152,16 @@ void check_number(const ParamSpec& spec, const std::string& name, double number,
   }
 }
 
-std::string joined(const std::vector<std::string>& names) {
-  std::string text;
-  for (const auto& name : names) text += (text.empty() ? "" : ", ") + name;
-  return text;
+ParamSpec spec_of(std::string name, ParamType type, std::optional<Value> default_value,
+                  std::string doc, std::optional<double> min = {}, std::optional<double> max = {}) {
+  ParamSpec spec;
+  spec.name = std::move(name);
+  spec.type = type;
+  spec.default_value = std::move(default_value);
+  spec.min = min;
+  spec.max = max;
+  spec.doc = std::move(doc);
+  return spec;
 }
 
 }  // namespace
@@ -279,96 +285,49 @@ ParamSchema& ParamSchema::add(ParamSpec spec) {
 }
 
 ParamSchema& ParamSchema::flag(std::string name, bool default_value, std::string doc) {
-  return add({.name = std::move(name),
-              .type = ParamType::kBool,
-              .default_value = default_value,
-              .optional = false,
-              .min = {},
-              .max = {},
-              .choices = {},
-              .doc = std::move(doc)});
+  return add(spec_of(std::move(name), ParamType::kBool, default_value, std::move(doc)));
 }
 
 ParamSchema& ParamSchema::integer(std::string name, std::int64_t default_value, std::string doc,
                                   std::optional<double> min, std::optional<double> max) {
-  return add({.name = std::move(name),
-              .type = ParamType::kInt,
-              .default_value = default_value,
-              .optional = false,
-              .min = min,
-              .max = max,
-              .choices = {},
-              .doc = std::move(doc)});
+  return add(spec_of(std::move(name), ParamType::kInt, default_value, std::move(doc), min, max));
 }
 
 ParamSchema& ParamSchema::real(std::string name, double default_value, std::string doc,
                                std::optional<double> min, std::optional<double> max) {
-  return add({.name = std::move(name),
-              .type = ParamType::kReal,
-              .default_value = default_value,
-              .optional = false,
-              .min = min,
-              .max = max,
-              .choices = {},
-              .doc = std::move(doc)});
+  return add(spec_of(std::move(name), ParamType::kReal, default_value, std::move(doc), min, max));
 }
 
 ParamSchema& ParamSchema::text(std::string name, std::string default_value, std::string doc) {
-  return add({.name = std::move(name),
-              .type = ParamType::kString,
-              .default_value = std::move(default_value),
-              .optional = false,
-              .min = {},
-              .max = {},
-              .choices = {},
-              .doc = std::move(doc)});
+  return add(
+      spec_of(std::move(name), ParamType::kString, std::move(default_value), std::move(doc)));
 }
 
 ParamSchema& ParamSchema::choice(std::string name, std::string default_value,
                                  std::vector<std::string> choices, std::string doc) {
-  return add({.name = std::move(name),
-              .type = ParamType::kChoice,
-              .default_value = std::move(default_value),
-              .optional = false,
-              .min = {},
-              .max = {},
-              .choices = std::move(choices),
-              .doc = std::move(doc)});
+  ParamSpec spec =
+      spec_of(std::move(name), ParamType::kChoice, std::move(default_value), std::move(doc));
+  spec.choices = std::move(choices);
+  return add(std::move(spec));
 }
 
 ParamSchema& ParamSchema::path(std::string name, std::string doc) {
-  return add({.name = std::move(name),
-              .type = ParamType::kPath,
-              .default_value = {},
-              .optional = false,
-              .min = {},
-              .max = {},
-              .choices = {},
-              .doc = std::move(doc)});
+  return add(spec_of(std::move(name), ParamType::kPath, {}, std::move(doc)));
 }
 
 ParamSchema& ParamSchema::real_list(std::string name, std::vector<double> default_value,
                                     std::string doc, std::optional<double> min,
                                     std::optional<double> max) {
-  return add({.name = std::move(name),
-              .type = ParamType::kRealList,
-              .default_value = std::move(default_value),
-              .optional = false,
-              .min = min,
-              .max = max,
-              .choices = {},
-              .doc = std::move(doc)});
+  return add(spec_of(std::move(name), ParamType::kRealList, std::move(default_value),
+                     std::move(doc), min, max));
 }
 
 ParamSchema& ParamSchema::overrides(std::string name, std::string doc) {
-  return add({.name = std::move(name),
-              .type = ParamType::kOverrides,
-              .default_value = {},
-              .optional = true,
-              .min = {},
-              .max = {},
-              .choices = {},
-              .doc = std::move(doc)});
+  return add(spec_of(std::move(name), ParamType::kOverrides, {}, std::move(doc))).maybe();
+}
+
+ParamSchema& ParamSchema::stages(std::string name, std::string doc) {
+  return add(spec_of(std::move(name), ParamType::kStages, {}, std::move(doc)));
 }
 
 ParamSchema& ParamSchema::required() {

@@ -56,6 +56,7 @@ class ParamSchema {
   ParamSchema& real_list(std::string name, std::vector<double> default_value, std::string doc,
                          std::optional<double> min = {}, std::optional<double> max = {});
   ParamSchema& overrides(std::string name, std::string doc);  ///< optional
+  ParamSchema& stages(std::string name, std::string doc);     ///< required
   ParamSchema& add(ParamSpec spec);
   /// Makes the parameter added last required (no default).
   ParamSchema& required();

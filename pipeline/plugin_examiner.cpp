@@ -4,6 +4,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
@@ -46,10 +49,6 @@ Image trial_picture() {
   return image;
 }
 
-std::string size_text(ImageShape shape) {
-  return std::to_string(shape.width) + "x" + std::to_string(shape.height);
-}
-
 /// What becomes of the trial picture; empty: the stage needs parameters.
 std::string try_stage(const StageInfo& info) {
   for (const ParamSpec& spec : info.params.specs()) {
@@ -57,12 +56,12 @@ std::string try_stage(const StageInfo& info) {
   }
   const auto made = info.create(make_params(info.params));
   const Image picture = trial_picture();
-  std::string text = size_text(picture.shape()) + " pixels with its defaults: ";
+  std::string text = to_string(picture.shape()) + " pixels with its defaults: ";
   try {
     const StageResult result =
         run_stage(dynamic_cast<const TransformStage&>(*made), picture.view(), Rng(1, info.name, 0));
     if (result.dropped) return text + "dropped, " + *result.dropped;
-    return text + size_text(result.image.shape()) +
+    return text + to_string(result.image.shape()) +
            (result.image.pixels() == picture.pixels() ? ", unchanged" : ", changed");
   } catch (const SampleError& error) {
     return text + "refused, " + error.what();

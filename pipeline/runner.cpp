@@ -202,7 +202,7 @@ std::string dry_run(const LoadedConfig& loaded) {
       text += std::to_string(output.bytes.size()) + " bytes\n";
       return;
     }
-    text += std::to_string(output.image.width) + "x" + std::to_string(output.image.height);
+    text += to_string(output.image.shape());
     const RectF& region = output.geometry.region;
     if (!output.geometry.is_whole()) {
       char part[96];

@@ -27,10 +27,6 @@ class Timer {
   std::chrono::steady_clock::time_point start_;
 };
 
-std::string shape_text(ImageShape shape) {
-  return std::to_string(shape.width) + "x" + std::to_string(shape.height);
-}
-
 }  // namespace
 
 /// What the sample looks like between two stages of a segment.
@@ -53,8 +49,8 @@ class TransformChain::Output : public StageOutput {
 
   ImageView image(int height, int width) override {
     if (height <= 0 || width <= 0) {
-      throw std::logic_error("asked for an output image of " + shape_text({height, width}) +
-                             " pixels");
+      throw std::logic_error("asked for an output image of " +
+                             to_string(ImageShape{height, width}) + " pixels");
     }
     answer_with(Answer::kImage);
     if (slot_.shape() == ImageShape{height, width}) {
@@ -164,8 +160,8 @@ ImageShape TransformChain::output_shape_of(const Node& node, ImageShape in) cons
   const auto add = [&](const std::string& what, ImageShape other) {
     if (shape.fixed() && other.fixed() && shape != other) {
       throw ConfigError("'" + node.address + "': '" + nodes_[node.choices.front()].address +
-                        "' gives " + shape_text(shape) + " pixels, " + what + " " +
-                        shape_text(other) +
+                        "' gives " + to_string(shape) + " pixels, " + what + " " +
+                        to_string(other) +
                         "; all must give the same size: put a resize behind "
                         "those that differ, or set their sizes");
     }
@@ -363,8 +359,8 @@ void TransformChain::deliver(Sample& sample, State& state) const {
   if (!sample.slab) return;
   cut_region(state);
   if (state.image.shape() != output_shape_) {
-    throw std::runtime_error("its output has " + shape_text(state.image.shape()) +
-                             " pixels, but it declared " + shape_text(output_shape_));
+    throw std::runtime_error("its output has " + to_string(state.image.shape()) +
+                             " pixels, but it declared " + to_string(output_shape_));
   }
   const ImageView slot = slot_after(n_links_ - 1, sample);
   if (slot.data != state.image.data) copy_image(state.image, slot);

@@ -26,10 +26,9 @@ struct Color {
 
   using Pixel = std::array<float, 3>;
   static float gray(const Pixel& v) { return 0.299F * v[0] + 0.587F * v[1] + 0.114F * v[2]; }
-  static float clamp(float v) { return std::clamp(v, 0.0F, 1.0F); }
-  static Pixel blend(const Pixel& v, float other, float factor) {
-    const float rest = (1 - factor) * other;
-    return {clamp(factor * v[0] + rest), clamp(factor * v[1] + rest), clamp(factor * v[2] + rest)};
+  static Pixel blend(Pixel v, float other, float factor) {
+    for (float& c : v) c = std::clamp(factor * c + (1 - factor) * other, 0.0F, 1.0F);
+    return v;
   }
   /// Turns the hue (HSV) and leaves saturation and value as they are.
   static Pixel turn(const Pixel& v, float turns) {

@@ -92,8 +92,8 @@ class Evaluation {
   Measured measure_reals(const char* what, const Overrides& overrides, const StreamInfo& info) {
     if (info.shape.fixed() && info.shape != snapshot_.shape()) {
       fail(what, overrides,
-           "holds images of " + to_text(info.shape) + ", the snapshot makes " +
-               to_text(snapshot_.shape()));
+           "holds images of " + to_string(info.shape) + ", the snapshot makes " +
+               to_string(snapshot_.shape()));
     }
     Measured result;
     const std::string key = cache_key(info);
@@ -116,8 +116,8 @@ class Evaluation {
       if (batch->count == 0) continue;
       if (batch->shape != snapshot_.shape()) {
         fail(what, overrides,
-             "gave an image of " + to_text(batch->shape) + ", the snapshot makes " +
-                 to_text(snapshot_.shape()));
+             "gave an image of " + to_string(batch->shape) + ", the snapshot makes " +
+                 to_string(snapshot_.shape()));
       }
       accuracy.add(snapshot_.discriminate(batch->pixels.get(), batch->count));
       if (!result.cached) {
@@ -154,11 +154,6 @@ class Evaluation {
   }
 
  private:
-  static std::string to_text(ImageShape shape) {
-    return std::to_string(shape.width) + "x" + std::to_string(shape.height);
-  }
-  static std::string to_text(const Overrides& overrides) { return gp::to_text(overrides); }
-
   [[noreturn]] static void fail(const char* what, const Overrides& overrides,
                                 const std::string& found) {
     throw DataError("evaluate.quality: the source with " + to_text(overrides) + " (" + what + ") " +

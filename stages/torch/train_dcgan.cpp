@@ -46,8 +46,7 @@ DcganConfig model_config(const Params& params, const ImageShape& shape) {
   if (shape.height != shape.width || shape.height < DcganConfig::kMinResolution ||
       shape.height > DcganConfig::kMaxResolution ||
       !std::has_single_bit(static_cast<unsigned>(shape.height))) {
-    throw ConfigError(std::string(kName) + ": the images are " + std::to_string(shape.width) + "x" +
-                      std::to_string(shape.height) +
+    throw ConfigError(std::string(kName) + ": the images are " + to_string(shape) +
                       "; expected squares of a power of two from 16 to 512 pixels: set `size` of "
                       "image.resize");
   }
