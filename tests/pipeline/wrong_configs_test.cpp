@@ -1,8 +1,6 @@
 // A good configuration with one thing wrong: where the message points, and what it says.
 #include <gtest/gtest.h>
 
-#include <regex>
-
 #include "pipeline/error.hpp"
 #include "tests/pipeline/config_fixture.hpp"
 
@@ -129,21 +127,43 @@ std::string error_of(const WrongConfig& wrong) {
   return "no error";
 }
 
+/// "a.yaml:LINE:COLUMN: STAGE: the rest", where the stage may be missing. (std::regex would do, but
+/// GCC 12 warns about its inside when the sanitizers are on.)
+struct Message {
+  std::string place, stage, rest;
+};
+Message parse(const std::string& error) {
+  const std::string file = "a.yaml:";
+  EXPECT_TRUE(error.starts_with(file));
+  const std::size_t end = error.find(": ");
+  Message message{error.substr(file.size(), end - file.size()), "", error.substr(end + 2)};
+  std::string& rest = message.rest;
+  std::size_t at = 0;
+  while (rest.compare(at, 7, "stages[") == 0) {
+    at = rest.find(']', at) + 1;
+    if (rest[at] != '.') break;
+    ++at;
+  }
+  if (at == 0) return message;
+  if (rest.compare(at, 2, " '") == 0) at = rest.find('\'', at + 2) + 1;
+  message.stage = rest.substr(0, at);
+  if (rest[at] == ':') ++at;
+  EXPECT_EQ(rest[at], ' ');
+  rest.erase(0, at + 1);
+  return message;
+}
+
 TEST(WrongConfigs, AreAtLeastSixty) { EXPECT_GE(std::size(kWrongConfigs), 60U); }
 
 TEST(WrongConfigs, OneMessageAtTheRightPlace) {
-  // a.yaml:LINE:COLUMN: STAGE: the rest
-  const std::regex form(
-      "a\\.yaml:([0-9]+:[0-9]+): "
-      "(?:(stages\\[[0-9]+\\](?:\\.stages\\[[0-9]+\\])*(?: '[^']*')?):? )?(.*)");
   for (const WrongConfig& wrong : kWrongConfigs) {
     const std::string error = error_of(wrong);
     SCOPED_TRACE(std::string(wrong.wrong) + "\n" + error);
-    std::smatch parts;
-    ASSERT_TRUE(std::regex_match(error, parts, form));  // and so a single line
-    EXPECT_EQ(parts[1], wrong.place);
-    EXPECT_EQ(parts[2], wrong.stage);
-    const std::string rest = parts[3];
+    ASSERT_EQ(error.find('\n'), std::string::npos);  // a single message
+    const Message message = parse(error);
+    EXPECT_EQ(message.place, wrong.place);
+    EXPECT_EQ(message.stage, wrong.stage);
+    const std::string& rest = message.rest;
     const std::string key = wrong.key;
     EXPECT_TRUE(key.empty() || rest.starts_with(key + " ") ||
                 rest.starts_with("run: " + key + " ") ||
