@@ -96,10 +96,12 @@ void Batcher::finish_batch() {
   counts_.batched += gathered_.size();
   batch->counts = counts_;
   bool in_place = true;
+  batch->keys.reserve(gathered_.size());
+  batch->labels.reserve(gathered_.size());
   for (int i = 0; i < batch->count; ++i) {
-    const Sample& sample = *gathered_[i];
+    Sample& sample = *gathered_[i];
     in_place = in_place && sample.slab == gathered_[0]->slab && sample.slot == i;
-    batch->keys.push_back(sample.info.key);
+    batch->keys.push_back(std::move(sample.info.key));
     batch->labels.push_back(sample.info.label);
   }
   if (in_place) {

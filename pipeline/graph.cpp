@@ -20,36 +20,68 @@ namespace {
 
 using SamplePtr = std::shared_ptr<Sample>;
 using Limiter = tbb::flow::limiter_node<SamplePtr, int>;
+using Clock = Trace::Clock;
 
-/// How batches give their credits back. Batches may outlive the graph, so they hold this and not
-/// the graph.
+double seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
+
+/// The samples that may be in flight, and how long all of them were. Batches give credits back;
+/// they may outlive the graph, so they hold this and not the graph.
 class Credits {
  public:
-  explicit Credits(Limiter& limiter) : limiter_(&limiter) {}
-  void give_back(int samples) {
+  Credits(Limiter& limiter, int limit) : limiter_(&limiter), limit_(limit) {}
+
+  /// Called by the source for each sample. The one after the last credit waits at the limiter.
+  void take() {
+    if (taken_.fetch_add(1) + 1 <= limit_) return;
     const std::lock_guard lock(mutex_);
+    if (taken_.load() > limit_ && !blocked_since_) blocked_since_ = Clock::now();
+  }
+  void give_back(int samples) {
+    const bool was_blocked = taken_.fetch_sub(samples) > limit_;
+    const std::lock_guard lock(mutex_);
+    if (was_blocked && blocked_since_) {
+      blocked_ += Clock::now() - *blocked_since_;
+      blocked_since_.reset();
+    }
     if (limiter_ != nullptr) limiter_->decrementer().try_put(samples);
   }
   void close() {
     const std::lock_guard lock(mutex_);
     limiter_ = nullptr;
   }
+  double seconds_blocked() const {
+    const std::lock_guard lock(mutex_);
+    return seconds(blocked_ +
+                   (blocked_since_ ? Clock::now() - *blocked_since_ : Clock::duration()));
+  }
 
  private:
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   Limiter* limiter_;
+  const int limit_;
+  std::atomic<int> taken_{0};
+  std::optional<Clock::time_point> blocked_since_;
+  Clock::duration blocked_{};
 };
 
 /// Counts the samples that exist.
 struct LiveCount {
   std::atomic<int> now{0};
   std::atomic<int> peak{0};
-  void enter() {
-    const int live = now.fetch_add(1) + 1;
-    int seen = peak.load();
-    while (live > seen && !peak.compare_exchange_weak(seen, live)) {
+};
+
+struct LiveSample : Sample {
+  explicit LiveSample(LiveCount& live) : count(live) {
+    const int now = count.now.fetch_add(1, std::memory_order_relaxed) + 1;
+    int seen = count.peak.load(std::memory_order_relaxed);
+    while (now > seen && !count.peak.compare_exchange_weak(seen, now)) {
     }
   }
+  ~LiveSample() { count.now.fetch_sub(1, std::memory_order_relaxed); }
+  LiveSample(const LiveSample&) = delete;
+  LiveSample& operator=(const LiveSample&) = delete;
+
+  LiveCount& count;
 };
 
 }  // namespace
@@ -61,7 +93,7 @@ struct GraphStream::Impl {
   GraphOptions options;
   std::vector<TransformChain::Segment> segments;
   std::shared_ptr<SlabPool> slabs;
-  std::shared_ptr<LiveCount> live = std::make_shared<LiveCount>();
+  LiveCount live;
 
   // The reading position: touched by the input node only.
   StreamPosition position;
@@ -78,10 +110,19 @@ struct GraphStream::Impl {
   bool finished = false;
   bool cancelled = false;
   double seconds_waited = 0;
+  std::uint64_t batched = 0;
+  std::atomic<std::uint64_t> batching_ns{0};  ///< written by the batcher only
+
+  // The end's row in the trace, written by next().
+  Trace::Track* end_track = nullptr;
+  std::uint32_t step_name = 0, pause_name = 0, wait_name = 0;
+  bool handed_images = false;
+  Clock::time_point handed_at = Clock::now();
 
   struct Running;
-  std::mutex running_mutex;
+  mutable std::mutex running_mutex;
   Running* running = nullptr;  ///< while the driver runs the graph
+  std::shared_ptr<Credits> credits;
   std::thread driver;
 
   Impl(const SourceStage& source_stage, const TransformChain& transform_chain,
@@ -93,7 +134,13 @@ struct GraphStream::Impl {
         segments(chain.segments()),
         slabs(std::make_shared<SlabPool>(chain.output_shape().bytes() *
                                          static_cast<std::size_t>(options.batch_size))),
-        position(options.start) {}
+        position(options.start) {
+    if (options.trace == nullptr) return;
+    end_track = &options.trace->add_track(options.end);
+    step_name = options.trace->name("step");
+    pause_name = options.trace->name("between epochs");
+    wait_name = options.trace->name("waiting for data");
+  }
 
   void drive();
   SamplePtr next_sample();
@@ -105,12 +152,9 @@ struct GraphStream::Impl {
 struct GraphStream::Impl::Running {
   tbb::flow::graph graph;
   Limiter limiter;
-  std::shared_ptr<Credits> credits;
   std::atomic<bool> waiting_released{false};
 
-  explicit Running(int max_in_flight)
-      : limiter(graph, static_cast<std::size_t>(max_in_flight)),
-        credits(std::make_shared<Credits>(limiter)) {}
+  explicit Running(int max_in_flight) : limiter(graph, static_cast<std::size_t>(max_in_flight)) {}
   void release_wait_once() {
     if (!waiting_released.exchange(true)) graph.release_wait();
   }
@@ -126,11 +170,8 @@ SamplePtr GraphStream::Impl::next_sample() {
   order->start_epoch(position.epoch);
   const SampleOrder::Entry& entry = order->at(position.next);
 
-  live->enter();
-  SamplePtr sample(new Sample, [count = live](Sample* pointer) {
-    delete pointer;
-    count->now.fetch_sub(1);
-  });
+  credits->take();
+  const SamplePtr sample = std::make_shared<LiveSample>(live);
   sample->info = {source.key(entry.item), entry.key_hash, source.label(entry.item), position.epoch};
   sample->sequence = sequence++;
   sample->position = position.next++;
@@ -139,7 +180,7 @@ SamplePtr GraphStream::Impl::next_sample() {
   // Places are given out ahead of time, as if no sample were rejected; the batcher moves samples
   // where that turns out wrong.
   sample->slot = static_cast<int>(slot++ % static_cast<std::uint64_t>(options.batch_size));
-  if (sample->slot == 0) slab = slabs->take();
+  if (sample->slot == 0 && !options.discard) slab = slabs->take();
   sample->slab = slab;
   return sample;
 }
@@ -173,8 +214,17 @@ void GraphStream::Impl::drive() {
           tbb::global_control::active_value(tbb::global_control::max_allowed_parallelism)));
   tbb::task_arena arena(options.threads, 1);
   arena.execute([this] {
-    tbb::enumerable_thread_specific<Workspace> workspaces;
+    std::atomic<int> data_threads{0};
+    tbb::enumerable_thread_specific<Workspace> workspaces([&] {
+      Trace* trace = options.trace;
+      if (trace == nullptr) return Workspace(chain);
+      return Workspace(chain, trace, &trace->add_track("data " + std::to_string(++data_threads)));
+    });
     Running graph(options.max_in_flight);
+    {
+      const std::lock_guard lock(mutex);
+      credits = std::make_shared<Credits>(graph.limiter, options.max_in_flight);
+    }
 
     tbb::flow::input_node<SamplePtr> input(graph.graph, [&](tbb::flow_control& control) {
       try {
@@ -223,28 +273,32 @@ void GraphStream::Impl::drive() {
           const bool ends_stream = batch->end_of_epoch && batch->epoch + 1 >= options.epochs;
           // The batch that the trainer sees holds the other one, and gives its credits back.
           std::shared_ptr<const Batch> handed(
-              batch.get(), [batch, samples, credits = graph.credits](const Batch*) mutable {
+              batch.get(), [batch, samples, holder = credits](const Batch*) mutable {
                 batch.reset();
-                if (samples > 0) credits->give_back(samples);
+                if (samples > 0) holder->give_back(samples);
               });
           {
             const std::lock_guard lock(mutex);
+            batched += static_cast<std::uint64_t>(samples);
             queue.push_back(std::move(handed));
             if (ends_stream) finished = true;
           }
           changed.notify_all();
           if (ends_stream) graph.release_wait_once();
         },
-        [&](int samples) { graph.limiter.decrementer().try_put(samples); });
+        [&](int samples) { credits->give_back(samples); });
     tbb::flow::function_node<SamplePtr> gather(
         graph.graph, tbb::flow::serial, [&, failed = false](const SamplePtr& sample) mutable {
           if (failed) return tbb::flow::continue_msg();
+          const Clock::time_point start = Clock::now();
           try {
             batcher.add(sample);
           } catch (...) {
             failed = true;
             record(std::current_exception(), true);
           }
+          batching_ns.fetch_add(static_cast<std::uint64_t>((Clock::now() - start).count()),
+                                std::memory_order_relaxed);
           return tbb::flow::continue_msg();
         });
     tbb::flow::make_edge(sequencer, gather);
@@ -266,7 +320,7 @@ void GraphStream::Impl::drive() {
       input.activate();
     }
     graph.graph.wait_for_all();
-    graph.credits->close();
+    credits->close();
     const std::lock_guard lock(running_mutex);
     running = nullptr;
   });
@@ -277,7 +331,7 @@ GraphStream::GraphStream(const SourceStage& source, const TransformChain& chain,
   if (order->size() == 0) {
     throw DataError("the source has no samples to read");
   }
-  if (!chain.output_shape().fixed()) {
+  if (!chain.output_shape().fixed() && !options.discard) {
     throw ConfigError(
         "the images of a batch must have one size: put image.resize before the batch");
   }
@@ -315,11 +369,16 @@ std::shared_ptr<const Batch> GraphStream::next() {
   const auto ready = [this] {
     return impl_->cancelled || impl_->finished || !impl_->queue.empty();
   };
+  const Clock::time_point start = Clock::now();
+  if (impl_->end_track != nullptr) {
+    impl_->end_track->add(impl_->handed_images ? impl_->step_name : impl_->pause_name,
+                          impl_->handed_at, start);
+  }
   if (!ready()) {
-    const auto start = std::chrono::steady_clock::now();
     impl_->changed.wait(lock, ready);
-    impl_->seconds_waited +=
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const Clock::time_point end = Clock::now();
+    impl_->seconds_waited += seconds(end - start);
+    if (impl_->end_track != nullptr) impl_->end_track->add(impl_->wait_name, start, end);
   }
   if (impl_->error && (!impl_->error_is_ordered || impl_->queue.empty())) {
     std::rethrow_exception(impl_->error);
@@ -327,6 +386,8 @@ std::shared_ptr<const Batch> GraphStream::next() {
   if (impl_->cancelled || impl_->queue.empty()) return nullptr;
   std::shared_ptr<const Batch> batch = std::move(impl_->queue.front());
   impl_->queue.pop_front();
+  impl_->handed_images = batch->count > 0;
+  impl_->handed_at = Clock::now();
   return batch;
 }
 
@@ -335,6 +396,16 @@ double GraphStream::seconds_waited() const {
   return impl_->seconds_waited;
 }
 
-int GraphStream::peak_live_samples() const { return impl_->live->peak.load(); }
+StreamTimes GraphStream::times() const {
+  const std::lock_guard lock(impl_->mutex);
+  StreamTimes times;
+  times.batching = static_cast<double>(impl_->batching_ns.load()) * 1e-9;
+  times.blocked = impl_->credits ? impl_->credits->seconds_blocked() : 0;
+  times.waited = impl_->seconds_waited;
+  times.batched = impl_->batched;
+  return times;
+}
+
+int GraphStream::peak_live_samples() const { return impl_->live.peak.load(); }
 
 }  // namespace gp

@@ -26,6 +26,18 @@ struct GraphOptions {
   int batch_size = 1;
   bool keep_last = false;
   RejectPolicy policy;
+  /// The images are not kept and may be of any size: batches only count them. For measuring.
+  bool discard = false;
+  Trace* trace = nullptr;   ///< outlives the stream; null: none
+  std::string end = "end";  ///< what the trace calls the thread that calls next()
+};
+
+/// What a stream has done so far besides its stages' work, in seconds where not said otherwise.
+struct StreamTimes {
+  double batching = 0;        ///< gathering samples into batches
+  double blocked = 0;         ///< every sample allowed in flight was: the end held them
+  double waited = 0;          ///< next() waited for a batch
+  std::uint64_t batched = 0;  ///< samples
 };
 
 /// The oneTBB flow graph: source -> limiter -> chain of transforms -> sequencer -> batcher ->
@@ -48,6 +60,7 @@ class GraphStream : public BatchStream {
 
   std::shared_ptr<const Batch> next() override;
   double seconds_waited() const override;
+  StreamTimes times() const;
 
   /// Stops the stream: `next` returns null from now on. Any thread.
   void cancel();

@@ -213,7 +213,7 @@ std::string dry_run(const LoadedConfig& loaded) {
     text += '\n';
   };
   data.chain->set_observer(std::move(observer));
-  Workspace workspace;
+  Workspace workspace(*data.chain);
   // One bad file does not make the configuration bad: try a few.
   std::string first_reject;
   bool passed = false;

@@ -1,33 +1,11 @@
 #include "pipeline/transform_chain.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
 #include "pipeline/error.hpp"
 
 namespace gp {
-namespace {
-
-/// Adds the time until its end to a stage's statistics.
-class Timer {
- public:
-  explicit Timer(StageStats& stats) : stats_(stats), start_(std::chrono::steady_clock::now()) {}
-  ~Timer() {
-    const auto elapsed = std::chrono::steady_clock::now() - start_;
-    stats_.nanoseconds.fetch_add(static_cast<std::uint64_t>(elapsed.count()),
-                                 std::memory_order_relaxed);
-    stats_.samples.fetch_add(1, std::memory_order_relaxed);
-  }
-  Timer(const Timer&) = delete;
-  Timer& operator=(const Timer&) = delete;
-
- private:
-  StageStats& stats_;
-  std::chrono::steady_clock::time_point start_;
-};
-
-}  // namespace
 
 /// What the sample looks like between two stages of a segment.
 struct TransformChain::State {
@@ -35,7 +13,8 @@ struct TransformChain::State {
   std::span<const std::uint8_t> bytes;
   ConstImageView image;
   Geometry geometry;
-  int buffer = -1;  ///< which workspace image holds `image`; -1: none of them
+  int buffer = -1;     ///< which workspace image holds `image`; -1: none of them
+  std::size_t at = 0;  ///< number of the stage that is at work: 0 the source, i + 1 node i
 
   /// A recycled image that is not the current one.
   Image& spare() { return workspace.images[buffer == 0 ? 1 : 0]; }
@@ -126,6 +105,9 @@ class TransformChain::Output : public StageOutput {
   std::string reason_;
 };
 
+Workspace::Workspace(const TransformChain& chain, Trace* trace, Trace::Track* track)
+    : clock(chain.make_clock(trace, track)) {}
+
 TransformChain::TransformChain(const SourceStage& source, std::string source_address,
                                std::vector<Link> links, std::uint64_t seed)
     : source_(source),
@@ -135,23 +117,32 @@ TransformChain::TransformChain(const SourceStage& source, std::string source_add
       output_shape_(source.output_shape()) {
   nodes_.resize(links.size());
   for (int i = 0; i < n_links_; ++i) add_node(links[static_cast<std::size_t>(i)], i);
-  stats_.push_back(std::make_unique<StageStats>(source_address_));
-  for (Node& node : nodes_) {
-    stats_.push_back(std::make_unique<StageStats>(node.address));
-    node.stats = stats_.back().get();
-  }
+  addresses_.push_back(source_address_);
+  for (const Node& node : nodes_) addresses_.push_back(node.address);
   for (int i = 0; i < n_links_; ++i) output_shape_ = output_shape_of(nodes_[i], output_shape_);
 }
 
 void TransformChain::add_node(const Link& link, int at) {
-  Node node{link.address, link.stage, link.info,   hash64(link.address),
-            {},           link.p,     link.weight, nullptr};
+  Node node{link.address, link.stage, link.info, hash64(link.address), {}, link.p, link.weight};
   for (const Link& choice : link.choices) {
     node.choices.push_back(static_cast<int>(nodes_.size()));
     nodes_.emplace_back();
     add_node(choice, node.choices.back());
   }
   nodes_[at] = std::move(node);
+}
+
+std::shared_ptr<StageClock> TransformChain::make_clock(Trace* trace, Trace::Track* track) const {
+  const std::lock_guard lock(clocks_mutex_);
+  return clocks_.emplace_back(std::make_shared<StageClock>(addresses_, trace, track));
+}
+
+std::vector<StageTotals> TransformChain::totals() const {
+  std::vector<StageTotals> totals;
+  for (const std::string& address : addresses_) totals.push_back({address, 0, 0});
+  const std::lock_guard lock(clocks_mutex_);
+  for (const auto& clock : clocks_) clock->add_to(totals);
+  return totals;
 }
 
 ImageShape TransformChain::output_shape_of(const Node& node, ImageShape in) const {
@@ -233,7 +224,10 @@ void TransformChain::run(const Segment& segment, Sample& sample, Workspace& work
   if (sample.reject) return;
   State state{workspace, sample.bytes, sample.image.view(), sample.geometry};
   if (sample.image.shape().bytes() == 0) state.image = {};
-  const std::string* address = &source_address_;
+  const SampleRef about{sample.item, sample.info.epoch};
+  StageClock& clock = *workspace.clock;
+  clock.start();
+  state.at = static_cast<std::size_t>(segment.first + 1);
   try {
     int index = segment.first;
     if (index < 0) {
@@ -246,7 +240,7 @@ void TransformChain::run(const Segment& segment, Sample& sample, Workspace& work
         ++index;
         continue;
       }
-      address = &node->address;
+      state.at = number_of(*node);
       if (node->info->geometric) {
         index = run_geometric(index, segment.last, sample, state);
       } else {
@@ -256,7 +250,7 @@ void TransformChain::run(const Segment& segment, Sample& sample, Workspace& work
     }
     if (sample.reject) return;
     if (segment.last == n_links_) {
-      deliver(sample, state);
+      if (deliver(sample, state)) clock.lap(state.at, 0, about);
     } else if (!state.image.empty()) {
       // Another thread may go on: the pixels must leave this thread's workspace.
       cut_region(state);
@@ -264,39 +258,42 @@ void TransformChain::run(const Segment& segment, Sample& sample, Workspace& work
       copy_image(state.image, pixels.view());
       sample.image = std::move(pixels);
       sample.geometry = state.geometry;
+      clock.lap(state.at, 0, about);
     } else {
       sample.bytes.assign(state.bytes.begin(), state.bytes.end());
+      clock.lap(state.at, 0, about);
     }
   } catch (const SampleError& error) {
-    sample.reject = Reject{sample.info.key, *address, error.what(), false};
+    clock.lap(state.at, 1, about);
+    sample.reject = Reject{sample.info.key, addresses_[state.at], error.what(), false};
   } catch (const std::exception& error) {
     const auto* own = dynamic_cast<const Error*>(&error);
     throw Error(own != nullptr ? own->exit_code() : ExitCode::kRunFailed,
-                "stage '" + *address + "' failed on sample '" + sample.info.key + "' (epoch " +
-                    std::to_string(sample.info.epoch + 1) + "): " + error.what());
+                "stage '" + addresses_[state.at] + "' failed on sample '" + sample.info.key +
+                    "' (epoch " + std::to_string(sample.info.epoch + 1) + "): " + error.what());
   } catch (...) {
-    throw RunError("stage '" + *address + "' failed on sample '" + sample.info.key +
+    throw RunError("stage '" + addresses_[state.at] + "' failed on sample '" + sample.info.key +
                    "': it threw something that is no std::exception");
   }
 }
 
 void TransformChain::read(Sample& sample, State& state) const {
-  const Timer timer(*stats_[0]);
   Output output(state, events_, slot_after(-1, sample), state.workspace.bytes);
   source_.read(sample.item, output);
   output.commit(sample, source_address_);
+  state.workspace.clock->lap(0, 1, {sample.item, sample.info.epoch});
   if (observer_ && !sample.reject) {
     observer_(source_address_, {sample.info, state.bytes, state.image, state.geometry});
   }
 }
 
 void TransformChain::run_stage(int index, const Node& node, Sample& sample, State& state) const {
-  const Timer timer(*node.stats);
   if (!node.stage->reads_region()) cut_region(state);
   Rng rng = rng_for(node, sample);
   Output output(state, events_, slot_after(index, sample), state.workspace.bytes);
   node.stage->process({sample.info, state.bytes, state.image, state.geometry}, rng, output);
   output.commit(sample, node.address);
+  state.workspace.clock->lap(state.at, 1, {sample.item, sample.info.epoch});
   if (observer_ && !sample.reject) {
     observer_(node.address, {sample.info, state.bytes, state.image, state.geometry});
   }
@@ -315,24 +312,21 @@ int TransformChain::run_geometric(int first, int last, Sample& sample, State& st
     const Node* node = chosen(end, sample);
     if (node == nullptr) continue;
     if (!node->info->geometric) break;
-    const Timer timer(*node->stats);
+    state.at = number_of(*node);
     Rng rng = rng_for(*node, sample);
     map = compose(map, node->stage->matrix(shape, rng));
     shape = node->stage->output_shape(shape);
     last_node = node;
+    state.workspace.clock->lap(state.at, 1, {sample.item, sample.info.epoch});
   }
   for (const double value : map.m) {
     if (!std::isfinite(value)) throw std::runtime_error("its matrix is not finite");
   }
   if (!map.is_identity() || shape != state.image.shape()) {
-    const auto start = std::chrono::steady_clock::now();
     Output output(state, events_, slot_after(end - 1, sample), state.workspace.bytes);
     warp_affine(state.image, map, output.image(shape.height, shape.width));
     output.commit(sample, last_node->address);
-    // The resampling is one for all of them; it is booked on the last.
-    last_node->stats->nanoseconds.fetch_add(
-        static_cast<std::uint64_t>((std::chrono::steady_clock::now() - start).count()),
-        std::memory_order_relaxed);
+    state.workspace.clock->lap(state.at, 0, {sample.item, sample.info.epoch});
   }
   if (observer_) {
     observer_(last_node->address, {sample.info, state.bytes, state.image, state.geometry});
@@ -355,15 +349,17 @@ void TransformChain::cut_region(State& state) const {
   state.geometry = Geometry::whole(state.image.shape());
 }
 
-void TransformChain::deliver(Sample& sample, State& state) const {
-  if (!sample.slab) return;
+bool TransformChain::deliver(Sample& sample, State& state) const {
+  if (!sample.slab) return false;
   cut_region(state);
   if (state.image.shape() != output_shape_) {
     throw std::runtime_error("its output has " + to_string(state.image.shape()) +
                              " pixels, but it declared " + to_string(output_shape_));
   }
   const ImageView slot = slot_after(n_links_ - 1, sample);
-  if (slot.data != state.image.data) copy_image(state.image, slot);
+  if (slot.data == state.image.data) return false;
+  copy_image(state.image, slot);
+  return true;
 }
 
 }  // namespace gp

@@ -1,8 +1,10 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -12,11 +14,17 @@
 
 namespace gp {
 
-/// Buffers of one worker thread, recycled from sample to sample, so that there are never more
-/// full-size images than threads.
+class TransformChain;
+
+/// What one worker thread needs: buffers, recycled from sample to sample, so that there are never
+/// more full-size images than threads, and its clock.
 struct Workspace {
+  /// `track` is the thread's row in the trace.
+  explicit Workspace(const TransformChain& chain, Trace* trace = nullptr,
+                     Trace::Track* track = nullptr);
   std::vector<std::uint8_t> bytes;
   Image images[2];
+  std::shared_ptr<StageClock> clock;
 };
 
 /// A source and the transforms after it, applied to one sample: what the graph's nodes call, and
@@ -58,12 +66,18 @@ class TransformChain {
 
   /// The shape of the images at the end; not fixed() where it differs between samples.
   ImageShape output_shape() const { return output_shape_; }
-  const std::vector<std::unique_ptr<StageStats>>& stats() const { return stats_; }
+  /// What each stage did so far, on all threads: [0] the source, [i + 1] link i, then choices. A
+  /// resampling that several geometric stages share is booked on the last of them.
+  std::vector<StageTotals> totals() const;
   const EventCounts& events() const { return events_; }
 
   /// Called after each stage with its address and its output, for previews and --dry-run.
   using Observer = std::function<void(const std::string& address, const StageInput& output)>;
   void set_observer(Observer observer) { observer_ = std::move(observer); }  ///< before it runs
+
+  /// Leaves out the links from number `n_links` on, for measuring; called before it runs. What
+  /// comes out is thrown away: it may be of any size.
+  void cut_off(int n_links) { n_links_ = std::min(n_links, n_links_); }
 
  private:
   class Output;
@@ -78,19 +92,23 @@ class TransformChain {
     std::vector<int> choices;
     double p = 1;
     double weight = 1;
-    StageStats* stats = nullptr;
   };
   void add_node(const Link& link, int at);
   ImageShape output_shape_of(const Node& node, ImageShape in) const;
   bool is_serial(const Node& node) const;
-  /// What node `index` stands for with this sample: itself, one of its choices, or null for none.
+  /// What link `index` stands for with this sample: its own node, one of its choices, or null for
+  /// none.
   const Node* chosen(int index, const Sample& sample) const;
+  std::size_t number_of(const Node& node) const {
+    return static_cast<std::size_t>(&node - nodes_.data()) + 1;
+  }
   void read(Sample& sample, State& state) const;
   int run_geometric(int first, int last, Sample& sample, State& state) const;
   /// Runs `node` in the place of link `index`.
   void run_stage(int index, const Node& node, Sample& sample, State& state) const;
   void cut_region(State& state) const;
-  void deliver(Sample& sample, State& state) const;
+  /// Puts the image into the sample's place; true where it had to be copied.
+  bool deliver(Sample& sample, State& state) const;
   /// The sample's place in its batch where link `index` is the last one; otherwise nothing.
   ImageView slot_after(int index, const Sample& sample) const;
   Rng rng_for(const Node& node, const Sample& sample) const;
@@ -101,7 +119,11 @@ class TransformChain {
   std::vector<Node> nodes_;
   std::uint64_t seed_;
   ImageShape output_shape_;
-  std::vector<std::unique_ptr<StageStats>> stats_;  ///< [0] the source, [i + 1] node i
+  friend struct Workspace;
+  std::shared_ptr<StageClock> make_clock(Trace* trace, Trace::Track* track) const;
+  std::vector<std::string> addresses_;  ///< [0] the source, [i + 1] node i
+  mutable std::mutex clocks_mutex_;
+  mutable std::vector<std::shared_ptr<StageClock>> clocks_;  ///< one a thread that ever ran it
   mutable EventCounts events_;
   Observer observer_;
 };

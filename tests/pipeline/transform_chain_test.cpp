@@ -81,7 +81,7 @@ Sample run(const TransformChain& chain, ImageShape shape) {
   sample.info.key = "item0";
   sample.slab = std::make_shared<std::uint8_t[]>(2 * shape.bytes());
   sample.slot = 1;
-  Workspace workspace;
+  Workspace workspace(chain);
   for (const auto& segment : chain.segments()) chain.run(segment, sample, workspace);
   return sample;
 }
@@ -130,8 +130,8 @@ TEST(TransformChain, NeighbouringGeometricStagesAreOneResampling) {
   for (int x = 0; x < kShape.width; ++x) {
     EXPECT_EQ(sample.slab[kShape.bytes() + 3 * x], 10 * x);
   }
-  EXPECT_EQ(chain.stats()[1]->samples, 1U);
-  EXPECT_EQ(chain.stats()[2]->samples, 1U);
+  EXPECT_EQ(chain.totals()[1].samples, 1U);
+  EXPECT_EQ(chain.totals()[2].samples, 1U);
 }
 
 TEST(TransformChain, GeometricStageOnACroppedImageWorksOnTheRegion) {
@@ -231,7 +231,7 @@ std::vector<std::uint8_t> pixels_of(const TransformChain& chain, std::uint64_t k
   Sample sample;
   sample.info = {"sample", key, -1, 0};
   sample.slab = SlabPool(kShape.bytes()).take();
-  Workspace workspace;
+  Workspace workspace(chain);
   for (const auto& segment : chain.segments()) chain.run(segment, sample, workspace);
   EXPECT_FALSE(sample.reject);
   return {sample.slab.get(), sample.slab.get() + kShape.bytes()};
@@ -267,8 +267,8 @@ TEST(TransformChain, ChoosesOneByWeightOrNone) {
   expect_share(202, 0.2);
   expect_share(7, 0.2);
   EXPECT_EQ(counts.size(), 3U);
-  EXPECT_EQ(chain.stats()[2]->address, "stage0");
-  EXPECT_EQ(chain.stats()[2]->samples, static_cast<std::uint64_t>(counts[200] + again));
+  EXPECT_EQ(chain.totals()[2].address, "stage0");
+  EXPECT_EQ(chain.totals()[2].samples, static_cast<std::uint64_t>(counts[200] + again));
 }
 
 TEST(TransformChain, AChosenMapJoinsItsNeighbours) {
