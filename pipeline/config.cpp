@@ -146,7 +146,8 @@ std::string Config::resolved_yaml() const {
   yaml += "run:\n";
   yaml += "  device: " + text(run.device) + "\n";
   yaml += "  precision: " + text(run.precision) + "\n";
-  yaml += "  threads: " + (run.threads == 0 ? "auto" : std::to_string(run.threads)) + "\n";
+  yaml += "  threads: " + threads_text(run.threads) + "\n";
+  yaml += "  data_threads: " + threads_text(run.data_threads) + "\n";
   yaml += "  max_in_flight: " + std::to_string(run.max_in_flight) + "\n";
   yaml += "  prefetch: " + std::to_string(run.prefetch) + "\n";
   return yaml;
@@ -206,6 +207,11 @@ const ParamSchema& run_schema() {
         .choice("precision", defaults.precision, {"auto", "fp32", "bf16"},
                 "arithmetic of the trainer; auto: bf16 where the device has it")
         .integer("threads", 1, "thread budget of the run; auto: all processors", 1, 512)
+        .integer(
+            "data_threads", 1,
+            "threads of the data path; auto: measured before the first step where `threads` is "
+            "auto, too, else an eighth beside a trainer on the CPU, all but one on a GPU",
+            1, 512)
         .integer("max_in_flight", defaults.max_in_flight,
                  "samples between source and trainer, at least batch size * (prefetch + 1)", 1,
                  1000000)

@@ -88,7 +88,8 @@ struct StageConfig {
 struct RunSettings {
   std::string device = "auto";
   std::string precision = "auto";
-  int threads = 0;  ///< 0: auto
+  int threads = 0;       ///< 0: auto
+  int data_threads = 0;  ///< 0: auto
   int max_in_flight = 512;
   int prefetch = 2;
 };

@@ -160,8 +160,9 @@ class Checker {
         continue;
       }
       config_.marks["run." + item.key] = item.mark;
-      if (item.key == "threads" && item.is_text() && item.text == "auto") {
-        run.threads = 0;
+      const bool counts_threads = item.key == "threads" || item.key == "data_threads";
+      if (counts_threads && item.is_text() && item.text == "auto") {
+        (item.key == "threads" ? run.threads : run.data_threads) = 0;
         continue;
       }
       const auto value = reader_.read(item, *spec, "run: ");
@@ -177,6 +178,7 @@ class Checker {
       } else {
         const int number = static_cast<int>(std::get<std::int64_t>(*value));
         if (item.key == "threads") run.threads = number;
+        if (item.key == "data_threads") run.data_threads = number;
         if (item.key == "max_in_flight") run.max_in_flight = number;
         if (item.key == "prefetch") run.prefetch = number;
       }

@@ -87,12 +87,12 @@ std::string Config::explain() const {
     add_stage(table, stages[i], "stages[" + std::to_string(i) + "]", "", overridable);
   }
   table.add("run");
-  for (const auto& [key, value] :
-       {std::pair{"device", run.device},
-        {"precision", run.precision},
-        {"threads", run.threads == 0 ? "auto" : std::to_string(run.threads)},
-        {"max_in_flight", std::to_string(run.max_in_flight)},
-        {"prefetch", std::to_string(run.prefetch)}}) {
+  for (const auto& [key, value] : {std::pair{"device", run.device},
+                                   {"precision", run.precision},
+                                   {"threads", threads_text(run.threads)},
+                                   {"data_threads", threads_text(run.data_threads)},
+                                   {"max_in_flight", std::to_string(run.max_in_flight)},
+                                   {"prefetch", std::to_string(run.prefetch)}}) {
     table.add(std::string("  ") + key, value, from(marks, std::string("run.") + key));
   }
   return table.text();

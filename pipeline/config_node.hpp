@@ -145,6 +145,8 @@ std::optional<std::uint64_t> parse_unsigned(const std::string& text);
 
 /// An absolute path as YAML: signs that expand_path would replace are escaped.
 std::string path_yaml(const std::string& path);
+/// run.threads and run.data_threads as YAML: 0 is auto.
+std::string threads_text(int threads);
 /// A parameter's value as YAML, with types known: `overridable` are the specs behind overrides.
 std::string yaml_value(const Value& value, const ParamSpec& spec,
                        const std::vector<const ParamSpec*>& overridable);

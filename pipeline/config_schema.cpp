@@ -138,13 +138,15 @@ std::string config_schema(const StageRegistry& registry) {
   run["properties"]["device"] = {{"type", "string"},
                                  {"pattern", "^(auto|cpu|cuda(:[0-9]{1,2})?)$"},
                                  {"description", run_schema().find("device")->doc}};
-  const Json threads = run["properties"]["threads"];
-  run["properties"]["threads"] = {
-      {"anyOf",
-       {{{"const", "auto"}},
-        {{"type", "integer"}, {"minimum", threads["minimum"]}, {"maximum", threads["maximum"]}}}},
-      {"default", "auto"},
-      {"description", threads["description"]}};
+  for (const char* key : {"threads", "data_threads"}) {
+    const Json number = run["properties"][key];
+    run["properties"][key] = {
+        {"anyOf",
+         {{{"const", "auto"}},
+          {{"type", "integer"}, {"minimum", number["minimum"]}, {"maximum", number["maximum"]}}}},
+        {"default", "auto"},
+        {"description", number["description"]}};
+  }
 
   Json schema = map_of({
       {"base",

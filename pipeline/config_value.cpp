@@ -402,6 +402,8 @@ std::string path_yaml(const std::string& path) {
   return to_string(Value(escaped));
 }
 
+std::string threads_text(int threads) { return threads == 0 ? "auto" : std::to_string(threads); }
+
 std::string yaml_value(const Value& value, const ParamSpec& spec,
                        const std::vector<const ParamSpec*>& overridable) {
   if (spec.type == ParamType::kPath) return path_yaml(std::get<std::string>(value));

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
-#include <thread>
+#include <limits>
 
 #include "pipeline/error.hpp"
 #include "pipeline/files.hpp"
@@ -107,14 +107,6 @@ class OwningStream : public BatchStream {
 };
 
 }  // namespace
-
-ThreadSplit split_threads(int threads, bool end_is_sink, bool on_gpu) {
-  const int total =
-      threads > 0 ? threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-  if (end_is_sink) return {total, 1};
-  if (on_gpu) return {std::max(1, total - 1), 1};
-  return {std::max(1, total / 8), total};
-}
 
 Pipeline::Pipeline(Config config) : config_(std::move(config)) {
   for (const StageConfig& stage : config_.stages) {
@@ -297,13 +289,44 @@ GraphOptions Pipeline::graph_options(int threads, int batch_size) const {
   return options;
 }
 
-std::unique_ptr<BatchStream> Pipeline::open_stream(int threads, StreamPosition start) const {
+std::unique_ptr<BatchStream> Pipeline::open_stream(int threads, Trace* trace,
+                                                   StreamPosition start) const {
   GraphOptions options = graph_options(threads, batch_size_);
+  options.trace = trace;
+  options.end = end_address_;
   options.epochs = end_ ? end_->epochs() : 1;
   options.start = start;
   options.keep_last = keep_last_;
   if (!phases_.empty()) return std::make_unique<PhasedStream>(phases_, options);
   return std::make_unique<GraphStream>(*data_.source, *data_.chain, data_.order, options);
+}
+
+std::unique_ptr<GraphStream> Pipeline::open_endless(int threads) const {
+  const DataPath& data = first_data();
+  GraphOptions options =
+      graph_options(threads, phases_.empty() ? batch_size_ : phases_.front().batch_size);
+  options.epochs = std::numeric_limits<std::uint32_t>::max();
+  options.keep_last = keep_last_;
+  options.discard = cut_off_;
+  return std::make_unique<GraphStream>(*data.source, *data.chain, data.order, options);
+}
+
+void Pipeline::cut_off_after(const std::string& address) {
+  std::vector<std::string> names;
+  for (const StageConfig& stage : config_.stages) {
+    if (stage.use == kBatchStage || !(names.empty() || is_transform(*stage.info))) break;
+    names.push_back(stage.address);
+    if (stage.address != address) continue;
+    cut_off_ = true;
+    first_data().chain->cut_off(static_cast<int>(names.size()) - 1);
+    return;
+  }
+  std::string list;
+  for (const std::string& name : names) list += (list.empty() ? "" : ", ") + name;
+  const std::string near = nearest_name(address, names);
+  throw ConfigError(config_.path.string() + ": '" + address + "' is no data stage of it" +
+                    (near.empty() ? "" : "; did you mean '" + near + "'?") + " Expected one of " +
+                    list);
 }
 
 StreamInfo Pipeline::describe(const DataPath& path, int batch_size) const {
@@ -336,6 +359,21 @@ std::string Pipeline::preprocessing() const {
   // What random stages make depends on the seed too.
   if (random) text += "seed {value: " + std::to_string(config_.seed) + "}\n";
   return text;
+}
+
+RunInfo make_run_info(const Pipeline& pipeline, int threads,
+                      const std::filesystem::path& directory) {
+  const Config& config = pipeline.config();
+  RunInfo run;
+  run.name = config.name;
+  run.seed = config.seed;
+  run.directory = directory;
+  run.device = config.run.device;
+  run.precision = config.run.precision;
+  run.threads = threads;
+  run.config_yaml = config.resolved_yaml();
+  run.preprocessing = pipeline.preprocessing();
+  return run;
 }
 
 }  // namespace gp

@@ -11,18 +11,6 @@
 
 namespace gp {
 
-/// Threads of one run: for the graph, and for the end stage's own pool.
-struct ThreadSplit {
-  int data = 1;
-  int end = 1;
-};
-
-/// Splits the budget `threads` (0: all processors). A sink gives everything to the graph. A trainer
-/// on a GPU leaves all but one to the graph. A trainer on the CPU uses all of them, and the graph
-/// an eighth beside it: the data thread sleeps most of the time there, and a processor set aside
-/// for it would stand idle.
-ThreadSplit split_threads(int threads, bool end_is_sink, bool on_gpu);
-
 /// A source and its transforms, made from the configuration: what streams are opened over.
 struct DataPath {
   std::unique_ptr<SourceStage> source;
@@ -54,7 +42,16 @@ class Pipeline : public StreamFactory {
 
   /// The stream that the end stage reads: shuffled for a trainer, in file order for a sink; with
   /// the trainer's schedule, one graph after the other.
-  std::unique_ptr<BatchStream> open_stream(int threads, StreamPosition start = {}) const;
+  std::unique_ptr<BatchStream> open_stream(int threads, Trace* trace = nullptr,
+                                           StreamPosition start = {}) const;
+  /// What the stream starts with: the data of the schedule's first phase where there is one.
+  const DataPath& first_data() const { return phases_.empty() ? data_ : phases_.front().data; }
+  /// For measuring: the trainer's first graph, with epochs without end. After `cut_off_after` its
+  /// batches count images and hold none.
+  std::unique_ptr<GraphStream> open_endless(int threads) const;
+  /// Leaves out the data stages after `address`, for measuring. Throws ConfigError for what is no
+  /// data stage.
+  void cut_off_after(const std::string& address);
   StreamInfo stream_info() const;
 
   /// One line a data stage, parameters without paths: the same on every machine.
@@ -94,6 +91,11 @@ class Pipeline : public StreamFactory {
   int batch_size_ = 1;
   bool keep_last_ = false;
   int evaluation_threads_ = 1;
+  bool cut_off_ = false;
 };
+
+/// What the end stage of `pipeline` is told about its run.
+RunInfo make_run_info(const Pipeline& pipeline, int threads,
+                      const std::filesystem::path& directory);
 
 }  // namespace gp

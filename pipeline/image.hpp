@@ -96,7 +96,7 @@ struct Geometry {
   /// decoded size, and its true size as `region`: its last column may reach over the edge.
   int source_width = 0;
   int source_height = 0;
-  RectF region;           ///< the part that counts, in source pixels; whole image at first
+  RectF region;  ///< the part that counts, in source pixels; whole image at first
 
   /// The region in pixels of an image that was decoded to `shape`.
   RectF region_in(ImageShape shape) const {

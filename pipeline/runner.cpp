@@ -68,7 +68,8 @@ std::string utc_now() {
   return text;
 }
 
-Json run_record(const LoadedConfig& loaded, const Pipeline& pipeline, const ThreadSplit& threads) {
+Json run_record(const LoadedConfig& loaded, const Pipeline& pipeline, const ThreadSplit& threads,
+                const Calibration& rates) {
   utsname system{};
   uname(&system);
   Json plugins = Json::array();
@@ -89,7 +90,11 @@ Json run_record(const LoadedConfig& loaded, const Pipeline& pipeline, const Thre
         {"with_preprocessing", pipeline.data().digest},
         {"samples", pipeline.data().order->size()}}},
       {"config_sha256", sha256_hex(loaded.config.resolved_yaml())},
-      {"threads", {{"data", threads.data}, {"end", threads.end}}},
+      {"threads",
+       {{"data", threads.data},
+        {"end", threads.end},
+        {"measured_images_per_second",
+         {{"data_on_one_thread", rates.data}, {"training_on_all", rates.trainer}}}}},
       {"machine",
        {{"cpu", cpu_model()},
         {"processors", std::thread::hardware_concurrency()},
@@ -118,33 +123,21 @@ std::unique_ptr<LoadedConfig> LoadedConfig::load(const fs::path& path,
   return loaded;
 }
 
-bool uses_gpu(const std::string& device) {
-  if (device == "auto") return fs::exists("/proc/driver/nvidia/version");
-  return device.rfind("cuda", 0) == 0;
-}
-
-RunInfo make_run_info(const Pipeline& pipeline, int threads, const fs::path& directory) {
-  const Config& config = pipeline.config();
-  RunInfo run;
-  run.name = config.name;
-  run.seed = config.seed;
-  run.directory = directory;
-  run.device = config.run.device;
-  run.precision = config.run.precision;
-  run.threads = threads;
-  run.config_yaml = config.resolved_yaml();
-  run.preprocessing = pipeline.preprocessing();
-  return run;
-}
-
 fs::path run_pipeline(const LoadedConfig& loaded, const RunRequest& request, Log& log) {
   Pipeline pipeline(loaded.config);
   if (pipeline.end() == nullptr) {
     throw ConfigError(loaded.config.path.string() +
                       ": the list of stages has no end: add a train.* or sink.* stage");
   }
-  const ThreadSplit threads = split_threads(loaded.config.run.threads, pipeline.end_is_sink(),
-                                            uses_gpu(loaded.config.run.device));
+  if (!request.trace.empty()) {
+    const fs::path parent = fs::absolute(request.trace).parent_path();
+    if (!fs::is_directory(parent) || fs::is_directory(request.trace)) {
+      throw ConfigError("--trace " + request.trace.string() +
+                        ": expected the name of a file in a folder that exists");
+    }
+  }
+  Calibration rates;
+  const ThreadSplit threads = choose_threads(pipeline, log, &rates);
   pipeline.set_evaluation_threads(threads.data);
 
   fs::path directory;
@@ -152,7 +145,7 @@ fs::path run_pipeline(const LoadedConfig& loaded, const RunRequest& request, Log
     directory = make_run_directory(request.out, loaded.config.name);
     log.open(directory / "log.txt");
     write_file(directory / "config.yaml", loaded.config.resolved_yaml());
-    write_file(directory / "run.json", run_record(loaded, pipeline, threads).dump(2) + "\n");
+    write_file(directory / "run.json", run_record(loaded, pipeline, threads, rates).dump(2) + "\n");
     log.info("run directory: " + directory.string());
   }
   const StreamInfo stream = pipeline.stream_info();
@@ -164,7 +157,10 @@ fs::path run_pipeline(const LoadedConfig& loaded, const RunRequest& request, Log
                 : "; '" + pipeline.end_address() + "' on " + std::to_string(threads.end)));
 
   const RunInfo run = make_run_info(pipeline, threads.end, directory);
-  const std::unique_ptr<BatchStream> batches = pipeline.open_stream(threads.data);
+  const std::unique_ptr<Trace> trace = request.trace.empty() ? nullptr : std::make_unique<Trace>();
+  Trace::Track* evaluation_track =
+      trace && !pipeline.evaluators().empty() ? &trace->add_track("evaluation") : nullptr;
+  std::unique_ptr<BatchStream> batches = pipeline.open_stream(threads.data, trace.get());
   EndContext context{run, stream, *batches, log, request.stop, request.max_steps, {}};
   context.epoch_done = [&](std::uint32_t epochs_done, bool last,
                            const std::function<std::unique_ptr<Snapshot>()>& make) {
@@ -173,13 +169,35 @@ fs::path run_pipeline(const LoadedConfig& loaded, const RunRequest& request, Log
       if (request.stop.stop_requested() || !evaluator.stage->due(epochs_done, last)) continue;
       if (!snapshot) snapshot = make();
       EvaluateContext evaluation{run, pipeline, log, request.stop};
+      const Trace::Clock::time_point start = Trace::Clock::now();
       const std::string record = evaluator.stage->evaluate(*snapshot, evaluation);
+      if (evaluation_track != nullptr) {
+        evaluation_track->add(trace->name(evaluator.address), start, Trace::Clock::now());
+      }
       // A stopped evaluation has no record.
       if (!directory.empty() && !record.empty())
         append_line(directory / "evaluation.jsonl", record);
     }
   };
-  pipeline.end()->run(context);
+  const auto write_trace = [&] {
+    if (!trace) return;
+    batches.reset();  // its threads write no more
+    const SourceStage& source = *pipeline.data().source;
+    trace->write(request.trace, [&source](std::uint64_t item) { return source.key(item); });
+    log.info("trace: " + request.trace.string() +
+             (trace->full() ? "; it is full: what came later is left out" : ""));
+  };
+  try {
+    pipeline.end()->run(context);
+  } catch (...) {
+    try {
+      write_trace();  // shows what led to the failure
+    } catch (const Error& error) {
+      log.warn(error.what());
+    }
+    throw;
+  }
+  write_trace();
   for (const auto& [event, count] : pipeline.data().chain->events().get()) {
     log.info("data: " + event + ": " + std::to_string(count) + (count == 1 ? " image" : " images"));
   }

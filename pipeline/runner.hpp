@@ -9,6 +9,7 @@
 #include "pipeline/graph_builder.hpp"
 #include "pipeline/log.hpp"
 #include "pipeline/plugin_loader.hpp"
+#include "pipeline/thread_split.hpp"
 
 namespace gp {
 
@@ -28,7 +29,8 @@ struct LoadedConfig {
 struct RunRequest {
   std::filesystem::path out = "runs";  ///< parent of the run directory; empty: none is made
   std::uint64_t max_steps = 0;         ///< 0: no limit
-  std::stop_token stop;
+  std::stop_token stop = {};
+  std::filesystem::path trace = {};  ///< a trace of all threads goes there; empty: none
 };
 
 /// Runs a configuration to its end and returns the run directory. Throws gp::Error; after a stop
@@ -38,12 +40,5 @@ std::filesystem::path run_pipeline(const LoadedConfig& loaded, const RunRequest&
 /// Checks everything short of running: makes every stage, opens the data, takes one sample through
 /// every stage. Returns what to print: shapes per stage, and the resolved configuration.
 std::string dry_run(const LoadedConfig& loaded);
-
-/// What the end stage of `pipeline` is told about its run.
-RunInfo make_run_info(const Pipeline& pipeline, int threads,
-                      const std::filesystem::path& directory);
-
-/// Whether the configuration's device means a GPU (`auto`: where an NVIDIA driver is loaded).
-bool uses_gpu(const std::string& device);
 
 }  // namespace gp

@@ -209,6 +209,9 @@ class TrainStage : public EndStage {
   /// Phases in order; none: the data stages stay as the configuration says. The engine checks all
   /// of them before anything runs, and starts a new graph at each boundary.
   virtual std::vector<Phase> schedule() const { return {}; }
+  /// Images a second that training reaches on batches like `stream`'s with run.threads threads,
+  /// measured on a model made for it and thrown away. 0: it can't say.
+  virtual double measure_rate(const RunInfo& /*run*/, const StreamInfo& /*stream*/) { return 0; }
   virtual std::unique_ptr<Snapshot> load_snapshot(const RunInfo& run,
                                                   const std::filesystem::path& checkpoint) = 0;
 };

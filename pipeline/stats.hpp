@@ -16,6 +16,7 @@ namespace gp {
 /// What one stage did so far, on all threads together.
 struct StageTotals {
   std::string address;
+  bool serial = false;  ///< works on one sample at a time
   std::uint64_t samples = 0;
   std::uint64_t nanoseconds = 0;
 };
@@ -27,7 +28,7 @@ class StageClock {
  public:
   /// `track` (null: none) also gets each lap as a span with the stage's name.
   StageClock(const std::vector<std::string>& stages, Trace* trace, Trace::Track* track)
-      : n_stages_(stages.size()), counts_(std::make_unique<Count[]>(stages.size())), track_(track) {
+      : counts_(std::make_unique<Count[]>(stages.size())), track_(track) {
     if (trace == nullptr) return;
     for (const std::string& stage : stages) names_.push_back(trace->name(stage));
   }
@@ -48,11 +49,10 @@ class StageClock {
     last_ = now;
   }
 
-  void add_to(std::vector<StageTotals>& totals) const {
-    for (std::size_t i = 0; i < n_stages_; ++i) {
-      totals[i].samples += counts_[i].samples.load(std::memory_order_relaxed);
-      totals[i].nanoseconds += counts_[i].nanoseconds.load(std::memory_order_relaxed);
-    }
+  /// Adds what was booked on `stage` so far.
+  void add_to(StageTotals& totals, std::size_t stage) const {
+    totals.samples += counts_[stage].samples.load(std::memory_order_relaxed);
+    totals.nanoseconds += counts_[stage].nanoseconds.load(std::memory_order_relaxed);
   }
 
  private:
@@ -60,7 +60,6 @@ class StageClock {
     std::atomic<std::uint64_t> samples{0};
     std::atomic<std::uint64_t> nanoseconds{0};
   };
-  std::size_t n_stages_;
   std::unique_ptr<Count[]> counts_;
   std::vector<std::uint32_t> names_;
   Trace::Track* track_;
@@ -77,6 +76,10 @@ class EventCounts {
   std::map<std::string, std::uint64_t> get() const {
     const std::lock_guard lock(mutex_);
     return counts_;
+  }
+  void reset() {
+    const std::lock_guard lock(mutex_);
+    counts_.clear();
   }
 
  private:

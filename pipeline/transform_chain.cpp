@@ -138,11 +138,26 @@ std::shared_ptr<StageClock> TransformChain::make_clock(Trace* trace, Trace::Trac
 }
 
 std::vector<StageTotals> TransformChain::totals() const {
-  std::vector<StageTotals> totals;
-  for (const std::string& address : addresses_) totals.push_back({address, 0, 0});
+  std::vector<StageTotals> totals{{source_address_, false, 0, 0}};
+  for (int i = 0; i < n_links_; ++i) add_totals(nodes_[i], is_serial(nodes_[i]), totals);
   const std::lock_guard lock(clocks_mutex_);
-  for (const auto& clock : clocks_) clock->add_to(totals);
+  for (const auto& clock : clocks_) clock->add_to(totals.front(), 0);
   return totals;
+}
+
+void TransformChain::reset_counts() const {
+  events_.reset();
+  const std::lock_guard lock(clocks_mutex_);
+  clocks_.clear();
+}
+
+void TransformChain::add_totals(const Node& node, bool serial,
+                                std::vector<StageTotals>& totals) const {
+  for (const int choice : node.choices) add_totals(nodes_[choice], serial, totals);
+  if (!node.choices.empty()) return;
+  totals.push_back({node.address, serial, 0, 0});
+  const std::lock_guard lock(clocks_mutex_);
+  for (const auto& clock : clocks_) clock->add_to(totals.back(), number_of(node));
 }
 
 ImageShape TransformChain::output_shape_of(const Node& node, ImageShape in) const {

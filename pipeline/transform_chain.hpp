@@ -66,9 +66,11 @@ class TransformChain {
 
   /// The shape of the images at the end; not fixed() where it differs between samples.
   ImageShape output_shape() const { return output_shape_; }
-  /// What each stage did so far, on all threads: [0] the source, [i + 1] link i, then choices. A
-  /// resampling that several geometric stages share is booked on the last of them.
+  /// What each stage did so far, in order: the source, the links, or in their place their choices.
+  /// A resampling that several geometric stages share is booked on the last of them.
   std::vector<StageTotals> totals() const;
+  /// Forgets totals and events, between two streams.
+  void reset_counts() const;
   const EventCounts& events() const { return events_; }
 
   /// Called after each stage with its address and its output, for previews and --dry-run.
@@ -96,6 +98,7 @@ class TransformChain {
   void add_node(const Link& link, int at);
   ImageShape output_shape_of(const Node& node, ImageShape in) const;
   bool is_serial(const Node& node) const;
+  void add_totals(const Node& node, bool serial, std::vector<StageTotals>& totals) const;
   /// What link `index` stands for with this sample: its own node, one of its choices, or null for
   /// none.
   const Node* chosen(int index, const Sample& sample) const;

@@ -13,7 +13,7 @@
 #include "pipeline/plugin_examiner.hpp"
 #include "pipeline/runner.hpp"
 #include "stages/common/png.hpp"
-#include "tools/options.hpp"
+#include "tools/commands.hpp"
 
 namespace gp {
 namespace {
@@ -21,25 +21,6 @@ namespace {
 namespace fs = std::filesystem;
 namespace po = boost::program_options;
 using Json = nlohmann::json;
-
-void add_device_options(Options& options) {
-  options.add()("device", po::value<std::string>()->value_name("D"), "auto, cpu, cuda or cuda:N")(
-      "threads", po::value<int>()->value_name("N"), "thread budget of the run");
-}
-
-/// --set, plus --device and --threads as what they are short for.
-std::vector<std::string> overrides(const Options& options) {
-  std::vector<std::string> result = options.list("set");
-  if (options.has("device")) result.push_back("run.device=" + options.get<std::string>("device"));
-  if (options.has("threads")) {
-    result.push_back("run.threads=" + std::to_string(options.get<int>("threads")));
-  }
-  return result;
-}
-
-std::unique_ptr<LoadedConfig> load(const Options& options, const fs::path& config) {
-  return LoadedConfig::load(config, overrides(options), options.paths("plugin-path"));
-}
 
 int run(const std::vector<std::string>& arguments) {
   Options options("gan-pipeline run CONFIG [options]",
@@ -50,7 +31,9 @@ int run(const std::vector<std::string>& arguments) {
   options.add()("out", po::value<std::string>()->default_value("runs")->value_name("DIR"),
                 "parent of the run directory")(
       "dry-run", "load and check everything, take one sample through every stage, and stop")(
-      "max-steps", po::value<std::int64_t>()->value_name("N"), "stop training after N steps");
+      "max-steps", po::value<std::int64_t>()->value_name("N"), "stop training after N steps")(
+      "trace", po::value<std::string>()->value_name("FILE"),
+      "write what every thread did when, to be opened in Perfetto or chrome://tracing");
   if (!options.parse(arguments)) return 0;
   const std::int64_t max_steps = options.get_or<std::int64_t>("max-steps", 0);
   if (options.has("max-steps") && max_steps < 1) {
@@ -60,7 +43,7 @@ int run(const std::vector<std::string>& arguments) {
     throw ConfigError("--out is empty; expected the folder that run directories are made in");
   }
   const StopOnSignal signals;
-  const auto loaded = load(options, options.get<std::string>("CONFIG"));
+  const auto loaded = load_config(options);
   if (options.has("dry-run")) {
     std::cout << dry_run(*loaded);
     return 0;
@@ -70,6 +53,10 @@ int run(const std::vector<std::string>& arguments) {
   request.out = options.get<std::string>("out");
   request.max_steps = static_cast<std::uint64_t>(max_steps);
   request.stop = signals.token();
+  request.trace = options.get_or<std::string>("trace", "");
+  if (options.has("trace") && request.trace.empty()) {
+    throw ConfigError("--trace is empty; expected the file to write, e.g. trace.json");
+  }
   const fs::path directory = run_pipeline(*loaded, request, log);
   std::cout << directory.string() << '\n';
   return 0;
@@ -81,7 +68,7 @@ int validate(const std::vector<std::string>& arguments) {
   options.positional("CONFIG").with_config_options();
   options.add()("explain", "print every value with the place that it comes from");
   if (!options.parse(arguments)) return 0;
-  const auto loaded = load(options, options.get<std::string>("CONFIG"));
+  const auto loaded = load_config(options);
   if (options.has("explain")) {
     std::cout << loaded->config.explain();
     return 0;
@@ -150,7 +137,7 @@ int graph(const std::vector<std::string>& arguments) {
   if (format != "dot" && format != "mermaid") {
     throw ConfigError("--format " + format + ": expected dot or mermaid");
   }
-  const auto loaded = load(options, options.get<std::string>("CONFIG"));
+  const auto loaded = load_config(options);
   std::cout << (format == "dot" ? graph_to_dot(loaded->config) : graph_to_mermaid(loaded->config));
   return 0;
 }
@@ -188,7 +175,7 @@ int evaluate(const std::vector<std::string>& arguments) {
   const fs::path path = options.get<std::string>("RUN");
   const fs::path directory = run_directory_of(path);
 
-  std::vector<std::string> changes = overrides(options);
+  std::vector<std::string> changes = config_overrides(options);
   const ConfigFile file = ConfigFile::read(directory / "config.yaml");
   for (const std::string& use : file.stage_names()) {
     if (use.rfind("evaluate.", 0) != 0) continue;
@@ -311,6 +298,26 @@ int version(const std::vector<std::string>& /*arguments*/) {
 }
 
 }  // namespace
+
+void add_device_options(Options& options) {
+  options.add()("device", po::value<std::string>()->value_name("D"), "auto, cpu, cuda or cuda:N")(
+      "threads", po::value<int>()->value_name("N"), "thread budget of the run");
+}
+
+std::vector<std::string> config_overrides(const Options& options) {
+  std::vector<std::string> result = options.list("set");
+  if (options.has("device")) result.push_back("run.device=" + options.get<std::string>("device"));
+  if (options.has("threads")) {
+    result.push_back("run.threads=" + std::to_string(options.get<int>("threads")));
+  }
+  return result;
+}
+
+std::unique_ptr<LoadedConfig> load_config(const Options& options) {
+  return LoadedConfig::load(options.get<std::string>("CONFIG"), config_overrides(options),
+                            options.paths("plugin-path"));
+}
+
 }  // namespace gp
 
 int main(int argc, char** argv) {
@@ -318,13 +325,15 @@ int main(int argc, char** argv) {
   // step takes many times as long beside other work on the same processors. A short spin keeps the
   // speed of a quiet machine. libgomp reads this when the torch module is opened.
   if (std::getenv("OMP_WAIT_POLICY") == nullptr) setenv("GOMP_SPINCOUNT", "10000", 0);
-  return gp::run_command("gan-pipeline", "Trains GANs on image collections.",
-                         {{"run", "train: CONFIG [--set K=V].. [--out DIR] [--dry-run]", gp::run},
-                          {"validate", "check a configuration", gp::validate},
-                          {"inspect", "list stages, or tell all about one", gp::inspect},
-                          {"graph", "print the graph of a configuration", gp::graph},
-                          {"evaluate", "measure a trained state", gp::evaluate},
-                          {"sample", "draw images from a trained state", gp::sample},
-                          {"version", "version, compiler and headers", gp::version}},
-                         argc, argv);
+  return gp::run_command(
+      "gan-pipeline", "Trains GANs on image collections.",
+      {{"run", "train: CONFIG [--set K=V].. [--out DIR] [--dry-run]", gp::run},
+       {"validate", "check a configuration", gp::validate},
+       {"inspect", "list stages, or tell all about one", gp::inspect},
+       {"graph", "print the graph of a configuration", gp::graph},
+       {"bench", "say what the stages cost and which one is the bottleneck", gp::bench_command},
+       {"evaluate", "measure a trained state", gp::evaluate},
+       {"sample", "draw images from a trained state", gp::sample},
+       {"version", "version, compiler and headers", gp::version}},
+      argc, argv);
 }

@@ -338,6 +338,23 @@ void TrainDcgan::run(EndContext& context) {
   }
 }
 
+double TrainDcgan::measure_rate(const RunInfo& run, const StreamInfo& stream) {
+  try {
+    at::set_num_threads(std::max(run.threads, 1));
+    const at::Device device = resolve_device(run.device);
+    GanTrainer trainer(model_config(params_, stream.shape),
+                       trainer_options(params_, run, device, resolve_bf16(run.precision, device)));
+    const at::Tensor pixels = at::full(
+        {stream.batch_size, stream.shape.height, stream.shape.width, kChannels}, 128, at::kByte);
+    trainer.step(pixels);  // the first one also makes memory and kernels
+    const double start = now();
+    trainer.step(pixels);
+    return stream.batch_size / (now() - start);
+  } catch (const c10::Error& error) {
+    throw RunError(std::string(kName) + ": " + error.what_without_backtrace());
+  }
+}
+
 std::unique_ptr<Snapshot> TrainDcgan::load_snapshot(const RunInfo& run,
                                                     const std::filesystem::path& checkpoint) {
   at::set_num_threads(std::max(run.threads, 1));

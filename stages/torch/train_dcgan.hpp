@@ -15,6 +15,7 @@ class TrainDcgan : public TrainStage {
   void check(const StreamInfo& stream) const override;
   void run(EndContext& context) override;
   std::uint32_t epochs() const override;
+  double measure_rate(const RunInfo& run, const StreamInfo& stream) override;
   std::unique_ptr<Snapshot> load_snapshot(const RunInfo& run,
                                           const std::filesystem::path& checkpoint) override;
 

@@ -906,6 +906,7 @@ run:
   device: auto
   precision: auto
   threads: auto
+  data_threads: auto
   max_in_flight: 512
   prefetch: 2
 )");

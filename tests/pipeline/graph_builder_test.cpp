@@ -16,6 +16,7 @@ namespace {
 namespace fs = std::filesystem;
 using testing::Delivered;
 using testing::drain;
+using testing::stage_info;
 
 /// What the fake trainer of a test saw and is told to do.
 struct Probe {
@@ -98,49 +99,39 @@ class FakeEvaluator : public EvaluateStage {
   Params params_;
 };
 
-StageInfo stage(std::string name, Kind in, Kind out, ParamSchema params,
-                std::function<std::unique_ptr<Stage>(const Params&)> create) {
-  StageInfo info;
-  info.name = std::move(name);
-  info.doc = "for tests";
-  info.in = in;
-  info.out = out;
-  info.params = std::move(params);
-  info.create = std::move(create);
-  return info;
-}
-
 class GraphBuilder : public ::testing::Test {
  protected:
   void SetUp() override {
     StageRegistry& registry = loaded_.registry;
     add_built_in_stages(registry);
-    registry.add(stage("source.fake", Kind::kNothing, Kind::kImage,
-                       ParamSchema().integer("count", 40, "images", 0).integer("bad", -1, "bad"),
-                       [](const Params& p) {
-                         auto source = std::make_unique<testing::FakeSource>(p.integer("count"));
-                         if (p.integer("bad") >= 0)
-                           source->bad_items = {static_cast<std::uint64_t>(p.integer("bad"))};
-                         return source;
-                       }));
-    registry.add(stage("image.fill", Kind::kImage, Kind::kImage,
-                       ParamSchema().integer("size", 4, "side", 1, 64), [](const Params& p) {
-                         return std::make_unique<Fill>(static_cast<int>(p.integer("size")));
-                       }));
-    StageInfo noise = stage("augment.noise", Kind::kImage, Kind::kImage, {}, [](const Params&) {
-      return std::make_unique<testing::FakeTransform>(testing::add_noise);
-    });
+    registry.add(
+        stage_info("source.fake", Kind::kNothing, Kind::kImage,
+                   ParamSchema().integer("count", 40, "images", 0).integer("bad", -1, "bad"),
+                   [](const Params& p) {
+                     auto source = std::make_unique<testing::FakeSource>(p.integer("count"));
+                     if (p.integer("bad") >= 0)
+                       source->bad_items = {static_cast<std::uint64_t>(p.integer("bad"))};
+                     return source;
+                   }));
+    registry.add(stage_info("image.fill", Kind::kImage, Kind::kImage,
+                            ParamSchema().integer("size", 4, "side", 1, 64), [](const Params& p) {
+                              return std::make_unique<Fill>(static_cast<int>(p.integer("size")));
+                            }));
+    StageInfo noise = stage_info(
+        "augment.noise", Kind::kImage, Kind::kImage, {},
+        [](const Params&) { return std::make_unique<testing::FakeTransform>(testing::add_noise); });
     noise.random = true;
     registry.add(noise);
-    registry.add(stage("train.fake", Kind::kBatch, Kind::kSnapshot,
-                       ParamSchema().integer("epochs", 2, "epochs", 1), [this](const Params& p) {
-                         return std::make_unique<FakeTrainer>(
-                             probe_, static_cast<std::uint32_t>(p.integer("epochs")));
-                       }));
+    registry.add(stage_info("train.fake", Kind::kBatch, Kind::kSnapshot,
+                            ParamSchema().integer("epochs", 2, "epochs", 1),
+                            [this](const Params& p) {
+                              return std::make_unique<FakeTrainer>(
+                                  probe_, static_cast<std::uint32_t>(p.integer("epochs")));
+                            }));
     registry.add(
-        stage("evaluate.fake", Kind::kSnapshot, Kind::kNothing,
-              ParamSchema().overrides("held_out", "other source parameters"),
-              [this](const Params& p) { return std::make_unique<FakeEvaluator>(probe_, p); }));
+        stage_info("evaluate.fake", Kind::kSnapshot, Kind::kNothing,
+                   ParamSchema().overrides("held_out", "other source parameters"),
+                   [this](const Params& p) { return std::make_unique<FakeEvaluator>(probe_, p); }));
   }
 
   void load(const std::string& yaml) {
@@ -303,16 +294,6 @@ TEST_F(GraphBuilder, DrawsTheGraph) {
                            "s4 -> s0 [label=\"512 credits\", style=dotted"}) {
     EXPECT_NE(dot.find(part), std::string::npos) << part << " in\n" << dot;
   }
-}
-
-TEST(SplitThreads, FollowsTheEnd) {
-  EXPECT_EQ(split_threads(8, true, false).data, 8);
-  EXPECT_EQ(split_threads(2, false, false).data, 1);
-  EXPECT_EQ(split_threads(2, false, false).end, 2);
-  EXPECT_EQ(split_threads(16, false, false).data, 2);
-  EXPECT_EQ(split_threads(8, false, true).data, 7);
-  EXPECT_EQ(split_threads(1, false, true).data, 1);
-  EXPECT_GE(split_threads(0, true, false).data, 1);
 }
 
 }  // namespace

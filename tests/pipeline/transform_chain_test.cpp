@@ -267,8 +267,8 @@ TEST(TransformChain, ChoosesOneByWeightOrNone) {
   expect_share(202, 0.2);
   expect_share(7, 0.2);
   EXPECT_EQ(counts.size(), 3U);
-  EXPECT_EQ(chain.totals()[2].address, "stage0");
-  EXPECT_EQ(chain.totals()[2].samples, static_cast<std::uint64_t>(counts[200] + again));
+  EXPECT_EQ(chain.totals()[1].address, "stage0");
+  EXPECT_EQ(chain.totals()[1].samples, static_cast<std::uint64_t>(counts[200] + again));
 }
 
 TEST(TransformChain, AChosenMapJoinsItsNeighbours) {

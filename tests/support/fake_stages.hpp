@@ -93,6 +93,19 @@ class FakePipeline {
   std::unique_ptr<TransformChain> chain_;
 };
 
+/// A stage's registration with the rest at its defaults.
+inline StageInfo stage_info(std::string name, Kind in, Kind out, ParamSchema params,
+                            std::function<std::unique_ptr<Stage>(const Params&)> create) {
+  StageInfo info;
+  info.name = std::move(name);
+  info.doc = "for tests";
+  info.in = in;
+  info.out = out;
+  info.params = std::move(params);
+  info.create = std::move(create);
+  return info;
+}
+
 /// Everything a stream delivers, as one comparable value.
 struct Delivered {
   std::vector<std::string> keys;
