@@ -102,6 +102,57 @@ TEST_F(GanPipeline, TrainsFromYamlThroughPlugins) {
   EXPECT_TRUE(fs::exists(folder_ / "singles/000002.png"));
 }
 
+TEST_F(GanPipeline, BenchSaysWhatTheStagesCostAndWritesNothing) {
+  const ToolResult whole = run_tool("gan-pipeline", "bench " + quoted(config()) +
+                                                        " --seconds 0.2 --json --threads 1 "
+                                                        "--set stages.train.dcgan.epochs=100000");
+  ASSERT_EQ(whole.exit_code, 0) << whole.err;
+  const json result = json::parse(whole.out);
+  EXPECT_GT(result["images_per_second"], 0);
+  EXPECT_EQ(result["stages"].front()["name"], "source.synthetic");
+  EXPECT_EQ(result["stages"].back()["name"], "train.dcgan");
+  const ToolResult data = run_tool(
+      "gan-pipeline", "bench " + quoted(config()) + " --seconds 0.2 --until augment.affine");
+  ASSERT_EQ(data.exit_code, 0) << data.err;
+  EXPECT_CONTAINS(data.out, "augment.affine");
+  EXPECT_CONTAINS(data.out, "is the bottleneck");
+  EXPECT_EQ(data.out.find("augment.noise"), std::string::npos);
+  EXPECT_EQ(run_tool("gan-pipeline", "bench " + quoted(config()) + " --seconds 0").exit_code, 2);
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(folder_.path())) files.push_back(entry.path());
+  EXPECT_EQ(files, std::vector<fs::path>{config()});
+}
+
+TEST_F(GanPipeline, TraceShowsWhatEveryThreadDid) {
+  const fs::path trace = folder_ / "trace.json";
+  const ToolResult result = run("--max-steps 3 --trace " + quoted(trace));
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json file = json::parse(read_text(trace));
+  int steps = 0;
+  bool found = false;
+  for (const json& event : file["traceEvents"]) {
+    steps += event["name"] == "step" ? 1 : 0;
+    found = found || (event["name"] == "augment.noise" && event["args"].contains("key"));
+  }
+  EXPECT_GE(steps, 2);
+  EXPECT_TRUE(found);
+  const ToolResult nowhere = run("--trace " + quoted(folder_ / "missing/trace.json"));
+  EXPECT_EQ(nowhere.exit_code, 2);
+  EXPECT_CONTAINS(nowhere.err, "expected the name of a file in a folder that exists");
+}
+
+TEST_F(GanPipeline, ThreadsThatAreAutoAreMeasuredAndKeptInTheRecord) {
+  if (std::thread::hardware_concurrency() < 2) GTEST_SKIP() << "one processor leaves no choice";
+  const ToolResult result =
+      run_tool("gan-pipeline", "run " + quoted(config()) + out() + " --max-steps 1 --device cpu");
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json threads = json::parse(read_text(folder_ / "runs/00000-tiny/run.json"))["threads"];
+  EXPECT_GE(threads["data"], 1);
+  EXPECT_GE(threads["end"], 1);
+  EXPECT_GT(threads["measured_images_per_second"]["data_on_one_thread"], 0);
+  EXPECT_GT(threads["measured_images_per_second"]["training_on_all"], 0);
+}
+
 TEST_F(GanPipeline, EvaluatesInTheRunAndAfterwards) {
   const fs::path weights = fs::path(GP_SOURCE_DIR) / ".deps/efficientnet_lite0.safetensors";
   if (!fs::exists(weights)) GTEST_SKIP() << weights << " does not exist; run tools/bootstrap";
