@@ -15,9 +15,7 @@ namespace gp {
 namespace {
 
 [[noreturn]] void fail(const std::filesystem::path& path, const char* what) {
-  const bool full = errno == ENOSPC || errno == EDQUOT || errno == EFBIG;
-  throw RunError(path.string() + ": cannot " + what + ": " + std::strerror(errno) +
-                 (full ? "; make room, or choose another place" : "; choose another place"));
+  throw RunError(path.string() + ": cannot " + what + ": " + write_failure(errno));
 }
 
 /// Closes its descriptor at the end of the scope.
@@ -67,6 +65,18 @@ void write_all(int fd, const char* data, std::size_t size, const std::filesystem
     data += written;
     size -= static_cast<std::size_t>(written);
   }
+}
+
+/// Cuts off what follows the last line's end. False with errno set.
+bool cut_torn_line(int fd) {
+  off_t end = ::lseek(fd, 0, SEEK_END);
+  if (end < 0) return errno == ESPIPE;  // a pipe or a terminal keeps nothing
+  const off_t size = end;
+  for (char last = 0; end > 0; --end) {
+    if (::pread(fd, &last, 1, end - 1) != 1) return false;
+    if (last == '\n') break;
+  }
+  return end == size || ::ftruncate(fd, end) == 0;
 }
 
 /// `bytes` becomes the whole file.
@@ -119,10 +129,30 @@ void write_file(const std::filesystem::path& path, std::span<const std::uint8_t>
 }
 
 void append_line(const std::filesystem::path& path, std::string_view line) {
-  const Descriptor file(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC);
+  const Descriptor file(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC);
   if (file.get() < 0) fail(path, "open");
+  if (!cut_torn_line(file.get())) fail(path, "mend the last line");
   const std::string text = std::string(line) + '\n';
-  write_all(file.get(), text.data(), text.size(), path);
+  try {
+    write_all(file.get(), text.data(), text.size(), path);
+  } catch (...) {
+    cut_torn_line(file.get());
+    throw;
+  }
+}
+
+void make_folders(const std::filesystem::path& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (error) {
+    throw RunError(path.string() + ": cannot make the folder: " + write_failure(error.value()));
+  }
+}
+
+std::string write_failure(int error) {
+  const bool full = error == ENOSPC || error == EDQUOT || error == EFBIG;
+  return std::strerror(error) +
+         std::string(full ? "; make room, or choose another place" : "; choose another place");
 }
 
 std::string read_text(const std::filesystem::path& path) {

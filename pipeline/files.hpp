@@ -15,8 +15,16 @@ namespace gp {
 void write_file(const std::filesystem::path& path, std::span<const std::uint8_t> bytes);
 void write_file(const std::filesystem::path& path, std::string_view text);
 
-/// Appends one line and flushes it to the kernel. Throws RunError.
+/// Appends one line and flushes it to the kernel. Throws RunError; the file then ends with its last
+/// whole line. A torn line that a crash left at the end is cut off first.
 void append_line(const std::filesystem::path& path, std::string_view line);
+
+/// Makes a folder and those above it; one that is there is fine. Throws RunError.
+void make_folders(const std::filesystem::path& path);
+
+/// What an error number of writing says, and what to do: "No space left on device; make room, or
+/// choose another place".
+std::string write_failure(int error);
 
 /// Whole file. Throws DataError. The second form recycles the buffer.
 std::vector<std::uint8_t> read_file(const std::filesystem::path& path);

@@ -3,9 +3,11 @@
 #include <unistd.h>
 
 #include <chrono>
-#include <cstring>
+#include <cstdio>
 
+#include "pipeline/build_id.hpp"
 #include "pipeline/error.hpp"
+#include "pipeline/files.hpp"
 
 namespace gp {
 namespace {
@@ -20,18 +22,12 @@ double now() {
 
 Log::Log() : terminal_(::isatty(STDERR_FILENO) == 1) {}
 
-Log::~Log() {
-  clear_progress();
-  if (file_ != nullptr) std::fclose(file_);
-}
+Log::~Log() { clear_progress(); }
 
 void Log::open(const std::filesystem::path& file) {
   const std::lock_guard lock(mutex_);
-  if (file_ != nullptr) std::fclose(file_);
-  file_ = std::fopen(file.c_str(), "ae");
-  if (file_ == nullptr) {
-    throw RunError(file.string() + ": cannot open the log: " + std::strerror(errno));
-  }
+  append_line(file, GP_BUILD_ID);
+  file_ = file;
 }
 
 void Log::clear_progress() {
@@ -44,9 +40,14 @@ void Log::write(const std::string& line, bool to_stderr) {
     clear_progress();
     std::fprintf(stderr, "%s\n", line.c_str());
   }
-  if (file_ != nullptr) {
-    std::fprintf(file_, "%s\n", line.c_str());
-    std::fflush(file_);
+  if (file_.empty()) return;
+  try {
+    append_line(file_, line);
+  } catch (const RunError& error) {
+    if (file_failed_) return;
+    file_failed_ = true;
+    clear_progress();
+    std::fprintf(stderr, "warning: the log has gaps from here on: %s\n", error.what());
   }
 }
 

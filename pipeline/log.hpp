@@ -1,6 +1,5 @@
 #pragma once
 
-#include <cstdio>
 #include <filesystem>
 #include <mutex>
 #include <string>
@@ -15,6 +14,8 @@ class Log {
   Log(const Log&) = delete;
   Log& operator=(const Log&) = delete;
 
+  /// Throws RunError when the file cannot be written. If that fails later, nobody stops for it: it
+  /// is said once, and whatever can be written still is.
   void open(const std::filesystem::path& file);
   void info(const std::string& text);
   void warn(const std::string& text);
@@ -28,7 +29,8 @@ class Log {
   void clear_progress();
 
   std::mutex mutex_;
-  std::FILE* file_ = nullptr;
+  std::filesystem::path file_;  ///< empty: none
+  bool file_failed_ = false;
   bool terminal_ = false;
   bool quiet_ = false;
   bool progress_shown_ = false;

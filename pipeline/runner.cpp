@@ -23,12 +23,8 @@ using Json = nlohmann::ordered_json;
 
 /// Makes `parent/00000-name`, with the first number that is larger than all there are.
 fs::path make_run_directory(const fs::path& parent, const std::string& name) {
+  make_folders(parent);
   std::error_code error;
-  fs::create_directories(parent, error);
-  if (error) {
-    throw RunError(parent.string() + ": cannot make the folder: " + error.message() +
-                   "; give another one with --out");
-  }
   int number = 0;
   for (const auto& entry : fs::directory_iterator(parent)) {
     int found = 0;
@@ -43,8 +39,8 @@ fs::path make_run_directory(const fs::path& parent, const std::string& name) {
     const fs::path directory = fs::absolute(parent / (prefix + name)).lexically_normal();
     if (fs::create_directory(directory, error)) return directory;
     if (error && error != std::errc::file_exists) {
-      throw RunError(directory.string() + ": cannot make the run directory: " + error.message() +
-                     "; give another place with --out");
+      throw RunError(directory.string() + ": cannot make the run directory: " +
+                     write_failure(error.value()) + " with --out");
     }
   }
   throw RunError(parent.string() + ": found no free number for a run directory");
@@ -77,7 +73,7 @@ Json run_record(const LoadedConfig& loaded, const Pipeline& pipeline, const Thre
     plugins.push_back({{"name", plugin.name},
                        {"version", plugin.version},
                        {"file", plugin.file.filename().string()},
-                       {"sha256", sha256_file(plugin.file)}});
+                       {"sha256", plugin.sha256}});
   }
   return {
       {"name", loaded.config.name},

@@ -143,7 +143,7 @@ fs::path CheckpointFolder::newest() const {
 }
 
 fs::path CheckpointFolder::save(const Checkpoint& checkpoint, std::size_t keep) const {
-  fs::create_directories(folder_);
+  make_folders(folder_);
   char name[64];
   std::snprintf(name, sizeof(name), "step-%08llu.safetensors",
                 static_cast<unsigned long long>(checkpoint.info.step));

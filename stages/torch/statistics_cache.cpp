@@ -94,7 +94,7 @@ void StatisticsCache::store(const std::string& key, const FeatureStatistics& sta
   own.replace_extension(std::to_string(::getpid()));  // two processes may fill the cache at once
   std::error_code error;
   try {
-    fs::create_directories(folder_);
+    make_folders(folder_);
     write_safetensors(own, contents);
     fs::rename(own, file(key));
   } catch (const std::exception& e) {

@@ -144,7 +144,7 @@ std::string Training::description() const {
 
 std::filesystem::path Training::in_samples(const std::string& name) const {
   const std::filesystem::path folder = context_.run.directory / "samples";
-  std::filesystem::create_directories(folder);
+  make_folders(folder);
   return folder / name;
 }
 

@@ -73,7 +73,7 @@ std::vector<double> thin(const std::vector<double>& values, std::size_t points) 
 void TrainingRecord::write_plots() const {
   if (directory_.empty() || steps_.empty()) return;
   const std::filesystem::path folder = directory_ / "plots";
-  std::filesystem::create_directories(folder);
+  make_folders(folder);
   const std::vector<double> x = thin(steps_, kPlotPoints);
   const auto series = [&](const std::string& name, const std::vector<double>& y) {
     return PlotSeries{name, x, thin(y, kPlotPoints)};

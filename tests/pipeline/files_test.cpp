@@ -5,8 +5,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <csignal>
-#include <fstream>
+#include <functional>
 
 #include "pipeline/error.hpp"
 
@@ -14,6 +15,26 @@ namespace gp {
 namespace {
 
 namespace fs = std::filesystem;
+
+/// Whether `write` throws RunError in a process whose files may have `bytes` at most, which stands
+/// for a full disk.
+bool fails_with_file_size_limit(rlim_t bytes, const std::function<void()>& write) {
+  const pid_t child = fork();
+  if (child == 0) {
+    signal(SIGXFSZ, SIG_IGN);
+    const rlimit limit{bytes, bytes};
+    setrlimit(RLIMIT_FSIZE, &limit);
+    try {
+      write();
+    } catch (const RunError&) {
+      _exit(0);
+    }
+    _exit(1);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
 
 class Files : public ::testing::Test {
  protected:
@@ -39,6 +60,39 @@ TEST_F(Files, AppendsLines) {
   EXPECT_EQ(read_text(folder_ / "log"), "a\nb\n");
 }
 
+TEST_F(Files, AppendingCutsOffALineThatACrashLeftTorn) {
+  write_file(folder_ / "log", std::string_view("a\nhalf of b"));
+  append_line(folder_ / "log", "c");
+  EXPECT_EQ(read_text(folder_ / "log"), "a\nc\n");
+  write_file(folder_ / "torn", std::string_view("half"));
+  append_line(folder_ / "torn", "whole");
+  EXPECT_EQ(read_text(folder_ / "torn"), "whole\n");
+}
+
+TEST_F(Files, AppendingToAFullDiskLeavesWholeLines) {
+  append_line(folder_ / "log", std::string(600, 'a'));
+  EXPECT_TRUE(fails_with_file_size_limit(
+      1000, [&] { append_line(folder_ / "log", std::string(600, 'b')); }));
+  EXPECT_EQ(read_text(folder_ / "log"), std::string(600, 'a') + "\n");
+  append_line(folder_ / "log", "c");
+  EXPECT_EQ(read_text(folder_ / "log"), std::string(600, 'a') + "\nc\n");
+}
+
+TEST_F(Files, FoldersThatCannotBeMadeSayWhatToDo) {
+  make_folders(folder_ / "a/b");
+  make_folders(folder_ / "a/b");
+  EXPECT_TRUE(fs::is_directory(folder_ / "a/b"));
+  write_file(folder_ / "file", std::string_view("x"));
+  try {
+    make_folders(folder_ / "file/b");
+    FAIL();
+  } catch (const RunError& error) {
+    EXPECT_EQ(error.what(), (folder_ / "file/b").string() +
+                                ": cannot make the folder: Not a directory; choose another place");
+  }
+  EXPECT_EQ(write_failure(ENOSPC), "No space left on device; make room, or choose another place");
+}
+
 TEST_F(Files, MissingFilesAndFoldersAreDataErrors) {
   EXPECT_THROW(read_file(folder_ / "none"), DataError);
   EXPECT_THROW(read_text(folder_ / "none"), DataError);
@@ -49,22 +103,8 @@ TEST_F(Files, MissingFilesAndFoldersAreDataErrors) {
 
 TEST_F(Files, AFullDiskLeavesTheOldFileWhole) {
   write_file(folder_ / "a", std::string_view("old"));
-  // A limit on the file size stands for the full disk.
-  const pid_t child = fork();
-  if (child == 0) {
-    signal(SIGXFSZ, SIG_IGN);
-    const rlimit limit{1000, 1000};
-    setrlimit(RLIMIT_FSIZE, &limit);
-    try {
-      write_file(folder_ / "a", std::string(5000, 'x'));
-    } catch (const RunError&) {
-      _exit(0);
-    }
-    _exit(1);
-  }
-  int status = 0;
-  waitpid(child, &status, 0);
-  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  EXPECT_TRUE(
+      fails_with_file_size_limit(1000, [&] { write_file(folder_ / "a", std::string(5000, 'x')); }));
   EXPECT_EQ(read_text(folder_ / "a"), "old");
 }
 

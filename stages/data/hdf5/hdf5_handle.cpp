@@ -1,6 +1,10 @@
 #include "stages/data/hdf5/hdf5_handle.hpp"
 
+#include <cstdlib>
+#include <string_view>
 #include <vector>
+
+#include "pipeline/files.hpp"
 
 namespace gp::hdf5 {
 namespace {
@@ -17,6 +21,15 @@ herr_t collect(unsigned /*n*/, const H5E_error2_t* error, void* lines) {
   return 0;
 }
 
+/// The errno that a line of HDF5's ends with where the system refused to write: "file write failed:
+/// time = .., filename = .., errno = 28, error message = .."; else 0.
+int system_error(const std::string& line) {
+  constexpr std::string_view kKey = "errno = ";
+  const std::size_t at = line.find(kKey);
+  if (at == std::string::npos || line.find("write failed") == std::string::npos) return 0;
+  return std::atoi(line.c_str() + at + kKey.size());
+}
+
 }  // namespace
 
 Session::Session() : lock_(library_mutex()) {
@@ -30,6 +43,11 @@ void fail(const std::string& what) {
   std::vector<std::string> lines;  // innermost first
   H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, collect, &lines);
   H5Eclear2(H5E_DEFAULT);
+  if (!lines.empty()) {
+    if (const int error = system_error(lines.front()); error != 0) {
+      throw Failure(what + ": " + write_failure(error));
+    }
+  }
   std::string text = what + "\n  HDF5 says:";
   if (lines.empty()) text += " nothing";
   for (const std::string& line : lines) text += "\n    " + line;

@@ -29,7 +29,8 @@ class Failure : public DataError {
   using DataError::DataError;
 };
 
-/// Throws Failure: `what`, and below it what HDF5 says, innermost first. Clears HDF5's stack.
+/// Throws Failure: `what`, and why: what the system said where it refused to write, else below it
+/// what HDF5 says, innermost first. Clears HDF5's stack.
 [[noreturn]] void fail(const std::string& what);
 
 /// Passes a result through, or throws when HDF5 says that it failed (a negative number).

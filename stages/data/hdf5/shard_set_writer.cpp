@@ -55,9 +55,7 @@ std::vector<std::string> differing_lines(const std::vector<std::string>& before,
 }  // namespace
 
 FolderLock::FolderLock(const std::filesystem::path& root) {
-  std::error_code error;
-  std::filesystem::create_directories(root, error);
-  if (error) throw RunError(root.string() + ": cannot create the folder: " + error.message());
+  make_folders(root);
   fd_ = ::open(root.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd_ < 0) {
     throw RunError(root.string() + ": cannot open the folder: " + std::strerror(errno));

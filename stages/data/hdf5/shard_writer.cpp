@@ -6,9 +6,9 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstring>
 #include <stdexcept>
 
+#include "pipeline/files.hpp"
 #include "stages/data/hdf5/crc32c.hpp"
 #include "stages/data/hdf5/hdf5_handle.hpp"
 #include "stages/data/hdf5/manifest.hpp"
@@ -49,11 +49,11 @@ void publish(const std::filesystem::path& temporary, const std::filesystem::path
     const bool done = fd >= 0 && ::fsync(fd) == 0;
     const int error = errno;
     if (fd >= 0) ::close(fd);
-    if (!done) throw RunError(path.string() + ": cannot fsync: " + std::strerror(error));
+    if (!done) throw RunError(path.string() + ": cannot fsync: " + write_failure(error));
   };
   sync(temporary, O_RDWR);
   if (::rename(temporary.c_str(), file.c_str()) != 0) {
-    throw RunError(file.string() + ": cannot rename to: " + std::strerror(errno));
+    throw RunError(file.string() + ": cannot rename to: " + write_failure(errno));
   }
   sync(file.has_parent_path() ? file.parent_path() : ".", O_RDONLY | O_DIRECTORY);
 }
@@ -127,7 +127,7 @@ struct ShardWriter::File {
   }
 
   void write_images(int first, int count, const std::uint8_t* pixels) {
-    const std::string what = path.string() + ": cannot write images (is the disk full?)";
+    const std::string what = path.string() + ": cannot write images";
     const auto [memory, space] = select(first, count, what);
     check(H5Dwrite(images, H5T_NATIVE_UINT8, memory, space, H5P_DEFAULT, pixels), what);
   }
@@ -142,7 +142,7 @@ struct ShardWriter::File {
                    const void* values) {
     const Handle table = create(name, file_type, {&length, 1});
     check(H5Dwrite(table, memory_type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values),
-          path.string() + ": cannot write '" + name + "' (is the disk full?)");
+          path.string() + ": cannot write '" + name + "'");
   }
 
   void close() {
