@@ -47,8 +47,8 @@ double parse_fraction(const std::string& text, const std::string& where) {
   return value;
 }
 
-/// The parameters of a stage without paths and without the source's error policy. `params_of` gives
-/// those of any stage.
+/// A stage and its parameters, without paths and without the source's error policy, and which code
+/// it is. `params_of` gives the parameters of any stage.
 std::string portable_params(const StageConfig& stage,
                             const std::function<Params(const StageConfig&)>& params_of) {
   std::string text;
@@ -64,7 +64,8 @@ std::string portable_params(const StageConfig& stage,
                portable_params(choice, params_of);
   }
   if (!choices.empty()) text += ", choices: [" + choices + "]";
-  return stage.use + " {" + text + "}";
+  const std::string& code = stage.info->identity;
+  return stage.use + " {" + text + "}" + (code.empty() ? "" : " [" + code + "]");
 }
 
 Params own_params(const StageConfig& stage) { return stage.params; }
@@ -142,7 +143,12 @@ Pipeline::Pipeline(Config config) : config_(std::move(config)) {
       }
     }
   }
-  if (end_ && data_.chain->output_shape().fixed()) {
+  if (end_) {
+    if (!data_.chain->output_shape().fixed()) {
+      throw ConfigError(config_.find_stage(end_address_)->mark.text() + ": '" + end_address_ +
+                        "': takes images of one size, and these have different ones; put "
+                        "image.resize before it");
+    }
     try {
       end_->check(stream_info());
     } catch (const ConfigError& error) {
@@ -167,6 +173,14 @@ Pipeline::Pipeline(Config config) : config_(std::move(config)) {
     throw DataError("the source has " + std::to_string(data_.order->size()) +
                     " samples, fewer than one batch of " + std::to_string(batch_size_) +
                     ": no step could be trained. Lower stages.batch.size or give more data.");
+  }
+  for (const Evaluator& evaluator : evaluators_) {
+    try {
+      evaluator.stage->check(stream_info(), *this);
+    } catch (const Error& error) {
+      throw Error(error.exit_code(), config_.find_stage(evaluator.address)->mark.text() + ": '" +
+                                         evaluator.address + "': " + error.what());
+    }
   }
 }
 

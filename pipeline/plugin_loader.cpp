@@ -15,6 +15,7 @@
 
 #include "pipeline/build_id.hpp"
 #include "pipeline/error.hpp"
+#include "pipeline/files.hpp"
 #include "pipeline/plugin_abi.h"
 #include "pipeline/plugin_stage.hpp"
 
@@ -101,6 +102,7 @@ void* open_library(const fs::path& file, const std::string& what) {
     advice = " Link it with the library that defines the symbol.";
   } else if (reason.find("ELF") != std::string::npos ||
              reason.find("file too short") != std::string::npos ||
+             reason.find("Is a directory") != std::string::npos ||
              reason.find("invalid") != std::string::npos) {
     advice = " Expected a shared library for this machine.";
   } else if (reason.find("cannot open shared object file") != std::string::npos) {
@@ -174,6 +176,15 @@ bool is_loaded(const std::vector<PluginLoader::Loaded>& loaded, const fs::path& 
                      [&](const PluginLoader::Loaded& one) { return one.file == file; });
 }
 
+/// Which code it is, for StageInfo::identity. The version alone would miss what an author tries out
+/// without counting it up.
+std::string identity(const PluginLoader::Loaded& loaded) {
+  // A plugin's name is its own, a module's is how the configuration calls it: perhaps with a path.
+  const std::string name =
+      loaded.abi.empty() ? loaded.file.stem().string() : loaded.name + " " + loaded.version;
+  return name + ", SHA-256 " + loaded.sha256;
+}
+
 /// The shipped module that has the stages of this family; empty: none.
 std::string module_of(std::string_view stage) {
   const std::string_view family = stage.substr(0, stage.find('.'));
@@ -234,9 +245,11 @@ void PluginLoader::load_plugin(const std::string& name, StageRegistry& registry)
     }
     infos.push_back(plugin_stage_info(plugin.stages[i], plugin.name, file, check_plugins_));
   }
+  const Loaded loaded{plugin.name, plugin.version, abi_text(plugin.abi_major, plugin.abi_minor),
+                      file, sha256_file(file)};
+  for (StageInfo& info : infos) info.identity = identity(loaded);
   add_all(std::move(infos), what, file, registry);
-  loaded_.push_back(
-      {plugin.name, plugin.version, abi_text(plugin.abi_major, plugin.abi_minor), file});
+  loaded_.push_back(loaded);
 }
 
 void PluginLoader::load_module(const std::string& name, StageRegistry& registry) {
@@ -290,8 +303,13 @@ void PluginLoader::load_module(const std::string& name, StageRegistry& registry)
   }
   std::vector<StageInfo> infos;
   for (const StageInfo* info : its_own.list()) infos.push_back(*info);
+  const Loaded loaded{name, found_id, "", file, sha256_file(file)};
+  // The shipped modules are this program; their change is its change of version.
+  if (file.parent_path() != fs::weakly_canonical(folder)) {
+    for (StageInfo& info : infos) info.identity = identity(loaded);
+  }
   add_all(std::move(infos), what, file, registry);
-  loaded_.push_back({name, found_id, "", file});
+  loaded_.push_back(loaded);
 }
 
 void PluginLoader::load_modules_for(const std::vector<std::string>& stage_names,

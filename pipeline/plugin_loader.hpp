@@ -35,6 +35,7 @@ class PluginLoader {
     std::string version;  ///< a plugin's own; of a module its build id
     std::string abi;      ///< of a plugin, "1.0"
     std::filesystem::path file;
+    std::string sha256;  ///< of the file
   };
   const std::vector<Loaded>& loaded() const { return loaded_; }
 

@@ -144,8 +144,9 @@ struct RunInfo {
   std::string config_yaml;          ///< resolved
   /// What is done to the data, the same on every machine: one line a stage, source to end, as
   /// `image.resize {fit: squash, size: 128}`, parameters in the schema's order, defaults filled in,
-  /// without parameters of type path and without run settings; where a stage is random, a last
-  /// line `seed {value: 1}`. Results kept on disk (shards) are named after it.
+  /// without parameters of type path and without run settings; behind it in brackets which code
+  /// does it, where that is a plugin's (StageInfo::identity); where a stage is random, a last line
+  /// `seed {value: 1}`. Results kept on disk (shards) are named after it.
   std::string preprocessing;
 };
 
@@ -227,6 +228,9 @@ struct EvaluateContext {
 /// evaluate.*: measures a snapshot.
 class EvaluateStage : public Stage {
  public:
+  /// Looks at the data that evaluate() will read and refuses what it can't use (ConfigError,
+  /// DataError, naming the parameter); asked before anything is written. `stream`: the trainer's.
+  virtual void check(const StreamInfo& /*stream*/, StreamFactory& /*streams*/) const {}
   /// Whether to evaluate after `epochs_done` epochs.
   virtual bool due(std::uint32_t epochs_done, bool last) const = 0;
   /// Measures and returns one JSON object (a line of evaluation.jsonl); also tells `log`. Returns
@@ -246,6 +250,10 @@ struct StageInfo {
   ParamSchema params;
   std::function<std::unique_ptr<Stage>(const Params&)> create;
   std::string origin;  ///< file that brought it; set by the registry
+  /// Which code it is, where that may change while this program stays the same: "augment_noise
+  /// 1.0.0, SHA-256 0f3c..." of a plugin, likewise of a module built elsewhere; else empty. Set by
+  /// the loader; part of what names results kept on disk.
+  std::string identity;
 };
 
 }  // namespace gp

@@ -8,6 +8,7 @@
 #include "pipeline/build_id.hpp"
 #include "pipeline/config.hpp"
 #include "pipeline/error.hpp"
+#include "pipeline/files.hpp"
 #include "pipeline/graph_builder.hpp"
 #include "pipeline/graph_text.hpp"
 #include "pipeline/plugin_examiner.hpp"
@@ -38,9 +39,6 @@ int run(const std::vector<std::string>& arguments) {
   const std::int64_t max_steps = options.get_or<std::int64_t>("max-steps", 0);
   if (options.has("max-steps") && max_steps < 1) {
     throw ConfigError("--max-steps " + std::to_string(max_steps) + ": expected 1 or more");
-  }
-  if (options.get<std::string>("out").empty()) {
-    throw ConfigError("--out is empty; expected the folder that run directories are made in");
   }
   const StopOnSignal signals;
   const auto loaded = load_config(options);
@@ -98,10 +96,18 @@ int inspect(const std::vector<std::string>& arguments) {
   if (options.has("schema") && !name.empty()) {
     throw ConfigError("--schema is about all stages; leave out '" + name + "'");
   }
-  // One stage is looked for where it would be, so that data stages do not load libtorch.
-  loader.load_modules_for(
-      name.empty() ? std::vector<std::string>{"source.", "train."} : std::vector<std::string>{name},
-      registry);
+  if (name.empty()) {
+    for (const char* family : {"source.", "train."}) {
+      try {
+        loader.load_modules_for({family}, registry);
+      } catch (const PluginError& error) {  // a build without libtorch has all others
+        std::cerr << "gan-pipeline: warning: stages are missing below: " << error.what() << '\n';
+      }
+    }
+  } else {
+    // One stage is looked for where it would be, so that data stages do not load libtorch.
+    loader.load_modules_for({name}, registry);
+  }
   if (registry.find(name) == nullptr) {
     for (const std::string& plugin : loader.available_plugins()) {
       loader.load_plugin(plugin, registry);
@@ -274,9 +280,7 @@ int sample(const std::vector<std::string>& arguments) {
   }
   const int count = options.get<int>("count");
   if (count < 1) throw ConfigError("--count " + std::to_string(count) + ": expected 1 or more");
-  std::error_code error;
-  fs::create_directories(out, error);
-  if (error) throw RunError(out.string() + ": cannot make the folder: " + error.message());
+  make_folders(out);
   constexpr int kAtATime = 64;
   for (int first = 0; first < count; first += kAtATime) {
     const int now = std::min(kAtATime, count - first);

@@ -66,6 +66,13 @@ bool Options::parse(const std::vector<std::string>& arguments) {
   for (const std::string& name : required_) {
     if (!has(name)) throw ConfigError("missing " + name + "\nusage: " + usage_);
   }
+  // Most often a shell variable that is not set.
+  for (const auto& [name, value] : values_) {
+    const auto* text = boost::any_cast<std::string>(&value.value());
+    if (text == nullptr || !text->empty()) continue;
+    throw ConfigError((options_.find_nothrow(name, false) != nullptr ? "--" : "") + name +
+                      " is empty\nusage: " + usage_);
+  }
   return true;
 }
 

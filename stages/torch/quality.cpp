@@ -23,6 +23,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 using Overrides = QualityOptions::Overrides;
 
+constexpr std::uint64_t kLeastImages = 2;  // a covariance of fewer is not defined
+
 std::string number(double value, const char* format) {
   char text[64];
   std::snprintf(text, sizeof text, format, value);
@@ -126,9 +128,10 @@ class Evaluation {
       progress(what, batch->count);
     }
     check_stop();  // a stopped stream just ends
-    if (accuracy.count() < 2) {
+    if (accuracy.count() < kLeastImages) {
       fail(what, overrides,
-           "gave " + std::to_string(accuracy.count()) + " images, a covariance needs at least 2");
+           "gave " + std::to_string(accuracy.count()) + " images, a covariance needs at least " +
+               std::to_string(kLeastImages));
     }
     if (!result.cached) {
       result.statistics = features.finish();
@@ -212,6 +215,29 @@ double AccuracyCounter::accuracy() const {
 
 QualityStage::QualityStage(QualityOptions options, std::unique_ptr<FeatureExtractor> extractor)
     : options_(std::move(options)), extractor_(std::move(extractor)) {}
+
+void QualityStage::check(const StreamInfo& stream, StreamFactory& streams) const {
+  const auto check_reals = [&](const char* parameter, const Overrides& overrides) {
+    const std::string where = std::string(parameter) + " = " + to_text(overrides) + ": ";
+    StreamInfo info;
+    try {
+      info = streams.info(overrides);
+    } catch (const Error& error) {
+      throw Error(error.exit_code(), where + error.what());
+    }
+    if (info.shape != stream.shape) {
+      throw ConfigError(where + "without the random stages its images are of " +
+                        to_string(info.shape) + ", the trainer's of " + to_string(stream.shape) +
+                        "; put image.resize before the random stages");
+    }
+    if (info.source_size < kLeastImages) {
+      throw DataError(where + "selects " + std::to_string(info.source_size) + " of at least " +
+                      std::to_string(kLeastImages) + " images that a covariance needs");
+    }
+  };
+  check_reals("reference", options_.reference);
+  if (options_.held_out) check_reals("held_out", *options_.held_out);
+}
 
 bool QualityStage::due(std::uint32_t epochs_done, bool last) const {
   return last || epochs_done % options_.every == 0;

@@ -50,6 +50,8 @@ class QualityStage : public EvaluateStage {
  public:
   QualityStage(QualityOptions options, std::unique_ptr<FeatureExtractor> extractor);
 
+  /// That the reals which the configuration selects are there, and of the trainer's shape.
+  void check(const StreamInfo& stream, StreamFactory& streams) const override;
   bool due(std::uint32_t epochs_done, bool last) const override;
   /// The record, one JSON object; "" when `context.stop` was asked for. Throws DataError when a
   /// stream has fewer than two images or images of another shape than the snapshot's.
@@ -60,6 +62,5 @@ class QualityStage : public EvaluateStage {
   std::unique_ptr<FeatureExtractor> extractor_;
   bool rank_warned_ = false;
 };
-
 
 }  // namespace gp

@@ -84,6 +84,11 @@ class FakeTrainer : public TrainStage {
 class FakeEvaluator : public EvaluateStage {
  public:
   FakeEvaluator(Probe& probe, const Params& params) : probe_(probe), params_(params) {}
+  void check(const StreamInfo& stream, StreamFactory& streams) const override {
+    if (!params_.has("held_out")) return;
+    const StreamInfo held_out = streams.info(params_.overrides("held_out"));
+    if (held_out.source_size > stream.source_size) throw DataError("more held out than trained");
+  }
   bool due(std::uint32_t epochs_done, bool last) const override {
     return last || epochs_done % 2 == 0;
   }
@@ -225,6 +230,61 @@ TEST_F(GraphBuilder, ScheduleIsCheckedBeforeAnythingRuns) {
   EXPECT_TRUE(probe_.trained.keys.empty());
   probe_.schedule = {{16, {{"image.nothing.size", "3"}}}};
   EXPECT_THROW(run(), ConfigError);
+}
+
+TEST_F(GraphBuilder, EvaluatorsCheckTheirDataBeforeAnythingRuns) {
+  load(kStages + "  - {use: train.fake}\n  - {use: evaluate.fake, held_out: {count: 41}}\n");
+  try {
+    run();
+    FAIL() << "nothing was thrown";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.exit_code(), ExitCode::kData);
+    EXPECT_STREQ(error.what(), "test.yaml:10:11: 'evaluate.fake': more held out than trained");
+  }
+  EXPECT_TRUE(probe_.trained.keys.empty());
+  EXPECT_THROW(dry_run(loaded_), Error);
+}
+
+TEST_F(GraphBuilder, ImagesOfDifferentSizesAreRefusedWhereOneSizeIsNeeded) {
+  StageInfo photos = stage("source.photos", Kind::kNothing, Kind::kImage, {}, [](const Params&) {
+    return std::make_unique<testing::FakeSource>(40, ImageShape{});
+  });
+  loaded_.registry.add(photos);
+  load("stages:\n  - {use: source.photos}\n  - {use: batch, size: 8}\n  - {use: train.fake}\n");
+  const auto text = [this](const std::function<void()>& start) -> std::string {
+    try {
+      start();
+    } catch (const ConfigError& error) {
+      return error.what();
+    }
+    return "nothing was thrown";
+  };
+  const std::string refused = text([this] { run(); });
+  EXPECT_NE(refused.find("test.yaml:4:11: 'train.fake': takes images of one size"),
+            std::string::npos)
+      << refused;
+  EXPECT_EQ(text([this] { dry_run(loaded_); }), refused);
+}
+
+TEST_F(GraphBuilder, WhatNamesResultsTellsWhichCodeAStageIs) {
+  StageInfo made_elsewhere = *loaded_.registry.find("image.fill");
+  made_elsewhere.name = "image.other";
+  made_elsewhere.identity = "other 1.0.0, SHA-256 00";
+  loaded_.registry.add(made_elsewhere);
+  load(
+      "stages:\n  - {use: source.fake}\n  - {use: image.other}\n"
+      "  - {use: batch, size: 8}\n  - {use: train.fake}\n");
+  const Pipeline before(loaded_.config);
+  EXPECT_NE(before.preprocessing().find("image.other {size: 4} [other 1.0.0, SHA-256 00]\n"),
+            std::string::npos)
+      << before.preprocessing();
+  EXPECT_NE(before.preprocessing().find("source.fake {count: 40, bad: -1}\n"), std::string::npos)
+      << before.preprocessing();
+  StageInfo changed = made_elsewhere;
+  changed.identity = "other 1.0.0, SHA-256 01";
+  Config config = loaded_.config;
+  config.stages[1].info = &changed;
+  EXPECT_NE(Pipeline(config).data().digest, before.data().digest);
 }
 
 TEST_F(GraphBuilder, FewerSamplesThanABatchAreRefused) {

@@ -12,6 +12,7 @@
 
 #include "pipeline/build_id.hpp"
 #include "pipeline/error.hpp"
+#include "pipeline/files.hpp"
 #include "pipeline/plugin_examiner.hpp"
 #include "tests/support/expect_contains.hpp"
 #include "tests/support/run_stage.hpp"
@@ -79,6 +80,9 @@ TEST(PluginLoader, FindsShippedPluginsWithoutBeingToldWhere) {
   EXPECT_EQ(loader.loaded()[0].name, "augment_flip");
   EXPECT_EQ(loader.loaded()[0].version, "1.0.0");
   EXPECT_EQ(loader.loaded()[0].file, fs::canonical(kShipped / "augment_flip.so"));
+  const std::string digest = sha256_file(kShipped / "augment_flip.so");
+  EXPECT_EQ(loader.loaded()[0].sha256, digest);
+  EXPECT_EQ(flip->identity, "augment_flip 1.0.0, SHA-256 " + digest);
 }
 
 TEST(PluginLoader, LoadingTwiceIsLoadingOnce) {
@@ -130,7 +134,8 @@ TEST(PluginLoader, RefusesAFileThatIsNoSharedObject) {
   std::ofstream(folder.path() / "text.so")
       << "This is not a library, however long it may be. " << std::string(200, '.');
   std::ofstream(folder.path() / "empty.so").flush();
-  for (const char* name : {"text", "empty"}) {
+  fs::create_directory(folder / "folder.so");
+  for (const char* name : {"text", "empty", "folder"}) {
     const std::string file = (folder.path() / (std::string(name) + ".so")).string();
     const std::string text = load_error(file);
     EXPECT_CONTAINS(text, file);
@@ -348,6 +353,7 @@ TEST(ModuleLoader, LoadsAModuleAndItsStagesWork) {
   loader.load_module(file, registry);
   ASSERT_NE(registry.find("test.brighten"), nullptr);
   EXPECT_EQ(registry.find("test.brighten")->origin, file);
+  EXPECT_EQ(registry.find("test.brighten")->identity, "module_good, SHA-256 " + sha256_file(file));
   EXPECT_EQ(loader.loaded().size(), 1U);
   const auto stage = make_transform(*registry.find("test.brighten"));
   EXPECT_EQ(run_stage(*stage, Image(2, 2).view(), Rng(1, "test", 0)).image.pixels()[0], 1);
@@ -399,6 +405,7 @@ TEST(ModuleLoader, FindsTheShippedModuleOfAStage) {
   loader.load_modules_for({"image.crop", "image.resize"}, registry);
   EXPECT_NE(registry.find("image.crop"), nullptr);
   ASSERT_EQ(loader.loaded().size(), 1U);
+  EXPECT_EQ(registry.find("image.crop")->identity, "") << "is this program's own";
   EXPECT_EQ(loader.loaded()[0].name, "data");
   EXPECT_EQ(loader.loaded()[0].version, GP_BUILD_ID);
 }

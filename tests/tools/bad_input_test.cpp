@@ -2,6 +2,7 @@
 // programs: one clear message, the documented exit code, and nothing half-written under a final
 // name.
 #include <gtest/gtest.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 
 #include <fstream>
@@ -30,6 +31,26 @@ std::map<std::string, std::string> files_of(const fs::path& folder) {
   }
   return files;
 }
+
+/// A file system of its own at `folder`, for as long as it lives.
+class MountedDisk {
+ public:
+  MountedDisk(fs::path folder, const std::string& options, unsigned long flags = 0)
+      : folder_(std::move(folder)) {
+    fs::create_directory(folder_);
+    mounted_ = ::mount("none", folder_.c_str(), "tmpfs", flags, options.c_str()) == 0;
+  }
+  ~MountedDisk() {
+    if (mounted_) EXPECT_EQ(::umount(folder_.c_str()), 0);
+  }
+  MountedDisk(const MountedDisk&) = delete;
+  MountedDisk& operator=(const MountedDisk&) = delete;
+  bool mounted() const { return mounted_; }
+
+ private:
+  fs::path folder_;
+  bool mounted_ = false;
+};
 
 class BadInput : public ::testing::Test {
  protected:
@@ -193,10 +214,9 @@ TEST_F(BadInput, PlacesThatCannotBeWritten) {
   for (const char* place : {"train.yaml/x", "/dev/null/x", "/proc/x"}) {
     SCOPED_TRACE(place);
     const std::string name = place;
-    expect(run("gan-pipeline run train.yaml --out " + name), 5, "give another one with --out");
+    expect(run("gan-pipeline run train.yaml --out " + name), 5, ": cannot make the folder: ");
     expect(run("gan-prep build prep.yaml --set stages.sink.shards.root=" + name), 5, name);
   }
-  expect(run("gan-pipeline run train.yaml --out ''"), 2, "--out is empty");
   const ToolResult trained = run("gan-pipeline run train.yaml");
   expect(trained, 0, "run directory");
   for (const char* file : {"train.yaml/x.png", "nowhere/x.png", "/proc/x.png"}) {
@@ -208,6 +228,92 @@ TEST_F(BadInput, PlacesThatCannotBeWritten) {
   expect(run("gan-pipeline sample runs/00000-t --out pipe"), 5, "is no regular file");
   EXPECT_TRUE(fs::is_fifo(folder_ / "pipe"));
   expect_no_temporary_files();
+}
+
+TEST_F(BadInput, AReadOnlyDisk) {
+  const MountedDisk disk(folder_ / "disk", "", MS_RDONLY);
+  if (!disk.mounted()) GTEST_SKIP() << "mounting a read-only disk needs root";
+  expect(run("gan-pipeline run train.yaml --out disk"), 5,
+         "cannot make the run directory: Read-only file system; choose another place");
+  expect(run("gan-prep build prep.yaml --set stages.sink.shards.root=disk/shards"), 5,
+         "disk/shards: cannot make the folder: Read-only file system; choose another place");
+}
+
+TEST_F(BadInput, ADiskWithoutRoomForAFolder) {
+  const MountedDisk disk(folder_ / "disk", "nr_inodes=1");
+  if (!disk.mounted()) GTEST_SKIP() << "mounting a small disk needs root";
+  const std::string full = "No space left on device; make room, or choose another place";
+  expect(run("gan-pipeline run train.yaml --out disk"), 5,
+         "disk/00000-t: cannot make the run directory: " + full);
+  expect(run("gan-pipeline run train.yaml --out disk/runs"), 5,
+         "disk/runs: cannot make the folder: " + full);
+  expect(run("gan-prep build prep.yaml --set stages.sink.shards.root=disk/shards"), 5, full);
+}
+
+TEST_F(BadInput, EmptyArguments) {
+  const std::pair<const char*, const char*> rows[] = {
+      {"gan-pipeline run ''", "CONFIG is empty"},
+      {"gan-pipeline run train.yaml --out ''", "--out is empty"},
+      {"gan-pipeline evaluate ''", "RUN is empty"},
+      {"gan-pipeline sample '' --out x.png", "CHECKPOINT is empty"},
+      {"gan-pipeline sample runs/00000-t --out ''", "--out is empty"},
+      {"gan-pipeline inspect ''", "STAGE is empty"},
+      {"gan-pipeline inspect --plugin ''", "--plugin is empty"},
+      {"gan-pipeline graph train.yaml --format ''", "--format is empty"},
+      {"gan-prep info ''", "SHARD_DIR is empty"},
+  };
+  for (const auto& [command, message] : rows) {
+    SCOPED_TRACE(command);
+    expect(run(command), 2, message);
+  }
+}
+
+// What is read at the first evaluation only, hours later.
+TEST_F(BadInput, HeldOutDataThatAreNotThere) {
+  const fs::path weights = fs::path(GP_SOURCE_DIR) / ".deps/efficientnet_lite0.safetensors";
+  if (!fs::exists(weights)) GTEST_SKIP() << weights << " does not exist; run tools/bootstrap";
+  build_shards();
+  fs::create_directory(folder_ / "empty");
+  const struct {
+    const char* overrides;
+    int exit_code;
+    const char* message;
+  } rows[] = {
+      {"held_out: {root: nowhere}", 3, "there is no such folder"},
+      {"held_out: {root: empty}", 3, "this is not a folder of shards"},
+      {"reference: {root: nowhere}", 3, "there is no such folder"},
+      {"held_out: {fraction: 0.0001}", 3, "selects 0 of at least 2 images"},
+  };
+  for (const auto& row : rows) {
+    write("x.yaml", read_text(folder_ / "shards.yaml") + "  - {use: evaluate.quality, weights: '" +
+                        weights.string() + "', " + row.overrides + "}\n");
+    for (const char* more : {"", " --dry-run"}) {
+      SCOPED_TRACE(row.overrides + std::string(more));
+      const ToolResult result = run("gan-pipeline run x.yaml" + std::string(more));
+      expect(result, row.exit_code, row.message);
+      std::string parameter = row.overrides;
+      parameter.insert(parameter.find(':'), " =");
+      parameter.erase(parameter.find(": "), 1);
+      EXPECT_CONTAINS(result.err, "x.yaml:6:11: 'evaluate.quality': " + parameter + ": ");
+    }
+  }
+  EXPECT_FALSE(fs::exists(folder_ / "runs"));
+}
+
+TEST_F(BadInput, ImagesOfDifferentSizes) {
+  fs::create_directory(folder_ / "photos");
+  for (const char* name : {"a.png", "b.png"}) write("photos/" + std::string(name), "not looked at");
+  const std::string source =
+      "stages:\n  - {use: source.folder, root: photos}\n"
+      "  - {use: image.decode}\n";
+  write("x.yaml", source + "  - {use: batch, size: 2}\n  - {use: train.dcgan}\n");
+  write("p.yaml", source + "  - {use: sink.shards, root: shards}\n");
+  const char* message = "takes images of one size, and these have different ones; put image.resize";
+  expect(run("gan-pipeline run x.yaml"), 2, message);
+  expect(run("gan-pipeline run x.yaml --dry-run"), 2, message);
+  expect(run("gan-prep build p.yaml"), 2, message);
+  EXPECT_FALSE(fs::exists(folder_ / "runs"));
+  EXPECT_FALSE(fs::exists(folder_ / "shards"));
 }
 
 TEST_F(BadInput, ResultsThatNobodyGotAreNoSuccess) {
@@ -236,20 +342,16 @@ TEST_F(BadInput, AFullDiskWhileTraining) {
 }
 
 TEST_F(BadInput, ADiskThatFillsUpKeepsTheEarlierCheckpoint) {
-  const fs::path disk = folder_ / "disk";
-  fs::create_directory(disk);
-  if (run_shell("mount -t tmpfs -o size=700k none '" + disk.string() + "'").exit_code != 0) {
-    GTEST_SKIP() << "mounting a small disk needs root";
-  }
+  const MountedDisk disk(folder_ / "disk", "size=700k");
+  if (!disk.mounted()) GTEST_SKIP() << "mounting a small disk needs root";
   const ToolResult result =
       run("gan-pipeline run train.yaml --out disk --set stages.train.dcgan.epochs=30"
           " --set stages.train.dcgan.keep_checkpoints=30");
   expect(result, 5, "No space left on device; make room, or choose another place");
   const ToolResult sample = run("gan-pipeline sample disk/00000-t --out sample.png");
   EXPECT_EQ(sample.exit_code, 0) << sample.err;
-  expect_checkpoints_whole(disk / "00000-t", 1);
+  expect_checkpoints_whole(folder_ / "disk/00000-t", 1);
   expect_no_temporary_files();
-  EXPECT_EQ(run_shell("umount '" + disk.string() + "'").exit_code, 0);
 }
 
 TEST_F(BadInput, AFullDiskWhilePreparing) {
@@ -261,7 +363,8 @@ TEST_F(BadInput, AFullDiskWhilePreparing) {
     const ToolResult result =
         run_shell("cd '" + folder_.path().string() + "' && bash -c 'ulimit -f " +
                   std::to_string(blocks) + "; " + tool_path("gan-prep") + " build prep.yaml'");
-    expect(result, 5, "shards");
+    expect(result, 5, "File too large; make room, or choose another place");
+    EXPECT_EQ(result.err.find("HDF5 says"), std::string::npos) << result.err;
     EXPECT_EQ(run("gan-prep info shards").exit_code, 3);  // not taken for whole
     build_shards();
     EXPECT_EQ(files_of(folder_ / "shards"), whole);

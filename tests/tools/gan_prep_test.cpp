@@ -78,6 +78,29 @@ TEST_F(GanPrep, RefusesAChangedConfigurationUnlessToldToRebuild) {
   EXPECT_EQ(read_manifest(folder_ / "to").shards.size(), 2U);
 }
 
+TEST_F(GanPrep, RefusesAChangedPlugin) {
+  fs::create_directory(folder_ / "plugins");
+  const fs::path plugin = folder_ / "plugins/augment_flip.so";
+  fs::copy(fs::path(GP_BINARY_DIR) / "lib/gan-pipeline/plugins/augment_flip.so", plugin);
+  test::overwrite(folder_ / "prep.yaml",
+                  "plugins: [plugins/augment_flip.so]\n"
+                  "stages:\n"
+                  "  - {use: source.shards, root: from}\n"
+                  "  - {use: augment.flip, p: 1}\n"
+                  "  - {use: sink.shards, root: to}\n");
+  ASSERT_EQ(run("build " + config()).exit_code, 0);
+  EXPECT_CONTAINS(run("build " + config()).err, "nothing to do");
+  const std::string before = sha256_file(plugin);
+  test::overwrite(plugin, read_text(plugin) + "x");  // the loader does not look at what follows
+  const Result refused = run("build " + config());
+  EXPECT_EQ(refused.exit_code, 2);
+  const std::string stage = "augment.flip {p: 1, direction: horizontal} [augment_flip 1.0.0, ";
+  EXPECT_CONTAINS(refused.err, "- " + stage + "SHA-256 " + before + "]\n");
+  EXPECT_CONTAINS(refused.err, "+ " + stage + "SHA-256 " + sha256_file(plugin) + "]\n");
+  EXPECT_EQ(run("build " + config() + " --rebuild").exit_code, 0);
+  EXPECT_CONTAINS(run("build " + config()).err, "nothing to do");
+}
+
 TEST_F(GanPrep, InfoTellsTheManifest) {
   ASSERT_EQ(run("build " + config()).exit_code, 0);
   const Result json = run("info " + target() + " --json");

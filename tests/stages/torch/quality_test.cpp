@@ -16,6 +16,7 @@
 #include "pipeline/log.hpp"
 #include "stages/torch/frechet.hpp"
 #include "stages/torch/stages.hpp"
+#include "tests/support/expect_contains.hpp"
 #include "tests/support/scoped_variable.hpp"
 #include "tests/support/temporary_folder.hpp"
 
@@ -361,6 +362,33 @@ TEST_F(QualityTest, DisturbsNeitherThreadsNorRandomNumbers) {
   EXPECT_EQ(at::get_num_threads(), 2);
   EXPECT_TRUE(at::equal(generator.get_state(), state));
   at::set_num_threads(before);
+}
+
+TEST_F(QualityTest, ChecksItsRealsBeforeTheRun) {
+  const StreamInfo trained = streams_.info({});
+  const auto check = [&] {
+    QualityStage(options_, std::make_unique<FakeExtractor>(&extracted_)).check(trained, streams_);
+  };
+  const auto message = [&]() -> std::string {
+    try {
+      check();
+    } catch (const Error& error) {
+      return std::to_string(static_cast<int>(error.exit_code())) + " " + error.what();
+    }
+    return "nothing was thrown";
+  };
+  EXPECT_NO_THROW(check());
+  options_.held_out = {{"split", "test"}};
+  EXPECT_NO_THROW(check());
+  options_.held_out = {{"split", "tiny"}};
+  EXPECT_EQ(message(),
+            "3 held_out = {split: tiny}: selects 1 of at least 2 images that a covariance needs");
+  streams_.data["test"].shape = {8, 8};
+  options_.held_out = {{"split", "test"}};
+  EXPECT_CONTAINS(message(), "2 held_out = {split: test}: without the random stages its images");
+  options_.reference = {{"split", "tiny"}};
+  EXPECT_CONTAINS(message(), "3 reference = {split: tiny}: ");
+  EXPECT_EQ(streams_.opened, 0);
 }
 
 TEST_F(QualityTest, IsDueEveryNEpochsAndAtTheLast) {
