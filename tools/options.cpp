@@ -68,10 +68,11 @@ bool Options::parse(const std::vector<std::string>& arguments) {
   }
   // Most often a shell variable that is not set.
   for (const auto& [name, value] : values_) {
+    const po::option_description* option = options_.find_nothrow(name, false);
+    if (option != nullptr && option->semantic()->max_tokens() == 0) continue;  // a switch
     const auto* text = boost::any_cast<std::string>(&value.value());
     if (text == nullptr || !text->empty()) continue;
-    throw ConfigError((options_.find_nothrow(name, false) != nullptr ? "--" : "") + name +
-                      " is empty\nusage: " + usage_);
+    throw ConfigError((option != nullptr ? "--" : "") + name + " is empty\nusage: " + usage_);
   }
   return true;
 }

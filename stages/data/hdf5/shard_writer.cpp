@@ -146,7 +146,7 @@ struct ShardWriter::File {
   }
 
   void close() {
-    const std::string what = path.string() + ": cannot close the shard (is the disk full?)";
+    const std::string what = path.string() + ": cannot close the shard";
     images.close(what);
     check(H5Fflush(file, H5F_SCOPE_LOCAL), what);
     file.close(what);
