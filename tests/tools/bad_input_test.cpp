@@ -41,7 +41,9 @@ class MountedDisk {
     mounted_ = ::mount("none", folder_.c_str(), "tmpfs", flags, options.c_str()) == 0;
   }
   ~MountedDisk() {
-    if (mounted_) EXPECT_EQ(::umount(folder_.c_str()), 0);
+    if (mounted_) {
+      EXPECT_EQ(::umount(folder_.c_str()), 0);
+    }
   }
   MountedDisk(const MountedDisk&) = delete;
   MountedDisk& operator=(const MountedDisk&) = delete;

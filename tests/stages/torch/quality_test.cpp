@@ -378,15 +378,15 @@ TEST_F(QualityTest, ChecksItsRealsBeforeTheRun) {
     return "nothing was thrown";
   };
   EXPECT_NO_THROW(check());
-  options_.held_out = {{"split", "test"}};
+  options_.held_out = Overrides{{"split", "test"}};
   EXPECT_NO_THROW(check());
-  options_.held_out = {{"split", "tiny"}};
+  options_.held_out = Overrides{{"split", "tiny"}};
   EXPECT_EQ(message(),
             "3 held_out = {split: tiny}: selects 1 of at least 2 images that a covariance needs");
   streams_.data["test"].shape = {8, 8};
-  options_.held_out = {{"split", "test"}};
+  options_.held_out = Overrides{{"split", "test"}};
   EXPECT_CONTAINS(message(), "2 held_out = {split: test}: without the random stages its images");
-  options_.reference = {{"split", "tiny"}};
+  options_.reference = Overrides{{"split", "tiny"}};
   EXPECT_CONTAINS(message(), "3 reference = {split: tiny}: ");
   EXPECT_EQ(streams_.opened, 0);
 }
