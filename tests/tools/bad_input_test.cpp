@@ -293,10 +293,9 @@ TEST_F(BadInput, HeldOutDataThatAreNotThere) {
       SCOPED_TRACE(row.overrides + std::string(more));
       const ToolResult result = run("gan-pipeline run x.yaml" + std::string(more));
       expect(result, row.exit_code, row.message);
-      std::string parameter = row.overrides;
-      parameter.insert(parameter.find(':'), " =");
-      parameter.erase(parameter.find(": "), 1);
-      EXPECT_CONTAINS(result.err, "x.yaml:6:11: 'evaluate.quality': " + parameter + ": ");
+      const std::string overrides = row.overrides;
+      EXPECT_CONTAINS(result.err, "x.yaml:6:11: 'evaluate.quality': " +
+                                      overrides.substr(0, overrides.find(':')) + " = {");
     }
   }
   EXPECT_FALSE(fs::exists(folder_ / "runs"));
