@@ -11,6 +11,13 @@ std::string to_string(ImageShape shape) {
   return std::to_string(shape.width) + "x" + std::to_string(shape.height);
 }
 
+RectF intersect(const RectF& a, const RectF& b) {
+  const double x = std::max(a.x, b.x);
+  const double y = std::max(a.y, b.y);
+  return {x, y, std::max(0.0, std::min(a.x + a.width, b.x + b.width) - x),
+          std::max(0.0, std::min(a.y + a.height, b.y + b.height) - y)};
+}
+
 void copy_image(ConstImageView from, ImageView to) {
   for (int y = 0; y < from.height; ++y) {
     std::memcpy(to.row(y), from.row(y), static_cast<std::size_t>(from.width) * kChannels);

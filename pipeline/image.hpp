@@ -97,6 +97,9 @@ struct Geometry {
   int source_width = 0;
   int source_height = 0;
   RectF region;  ///< the part that counts, in source pixels; whole image at first
+  /// What `image.crop` counts its margins from: the image less the crops so far. The region is this
+  /// and, where the source gave a box, within that box.
+  RectF frame = {};
 
   /// The region in pixels of an image that was decoded to `shape`.
   RectF region_in(ImageShape shape) const {
@@ -105,15 +108,17 @@ struct Geometry {
     return {region.x * sx, region.y * sy, region.width * sx, region.height * sy};
   }
   static Geometry whole(ImageShape shape) {
-    return {shape.width,
-            shape.height,
-            {0, 0, static_cast<double>(shape.width), static_cast<double>(shape.height)}};
+    const RectF all{0, 0, static_cast<double>(shape.width), static_cast<double>(shape.height)};
+    return {shape.width, shape.height, all, all};
   }
   bool is_whole() const {
     return region ==
            RectF{0, 0, static_cast<double>(source_width), static_cast<double>(source_height)};
   }
 };
+
+/// The part that both cover; of no area where there is none.
+RectF intersect(const RectF& a, const RectF& b);
 
 /// Maps output pixel coordinates to input pixel coordinates:
 /// x_in = m[0]*x + m[1]*y + m[2], y_in = m[3]*x + m[4]*y + m[5]; pixel centres are integers.

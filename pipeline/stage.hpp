@@ -48,7 +48,7 @@ struct StageInput {
   const SampleInfo& sample;
   std::span<const std::uint8_t> bytes;  ///< Kind::kBytes
   ConstImageView image;                 ///< Kind::kImage
-  Geometry geometry;                    ///< of `image`
+  Geometry geometry;                    ///< of `image`; for bytes see StageOutput::set_geometry
 };
 
 /// What a stage writes; the host owns all memory. Exactly one of image(), bytes(), pass_through()
@@ -64,7 +64,8 @@ class StageOutput {
   /// The output is the input, untouched and not copied; `set_geometry` may still narrow its region.
   virtual void pass_through() = 0;
   /// The geometry of the output. Not called: the whole of the new image, or the input's where the
-  /// stage passes it through.
+  /// stage passes it through. With bytes() only its region counts: the part of the picture as it is
+  /// stored that is wanted, pixels, for the decoder to start from; an empty one for all of it.
   virtual void set_geometry(const Geometry& geometry) = 0;
   /// The sample leaves the pipeline on purpose (counted apart from errors). May follow image().
   virtual void drop(std::string reason) = 0;

@@ -76,6 +76,7 @@ class TransformChain::Output : public StageOutput {
       case Answer::kBytes:
         state_.bytes = bytes_;
         state_.image = {};
+        state_.geometry = has_geometry_ ? geometry_ : Geometry{};
         state_.buffer = -1;
         break;
       case Answer::kPassThrough:
@@ -272,12 +273,12 @@ void TransformChain::run(const Segment& segment, Sample& sample, Workspace& work
       Image pixels(state.image.height, state.image.width);
       copy_image(state.image, pixels.view());
       sample.image = std::move(pixels);
-      sample.geometry = state.geometry;
       clock.lap(state.at, 0, about);
     } else {
       sample.bytes.assign(state.bytes.begin(), state.bytes.end());
       clock.lap(state.at, 0, about);
     }
+    sample.geometry = state.geometry;
   } catch (const SampleError& error) {
     clock.lap(state.at, 1, about);
     sample.reject = Reject{sample.info.key, addresses_[state.at], error.what(), false};

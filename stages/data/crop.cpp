@@ -9,10 +9,12 @@ namespace gp {
 
 Geometry crop(const Geometry& geometry, const CropMargins& margins) {
   const RectF& region = geometry.region;
+  const RectF& frame = geometry.frame;
   Geometry result = geometry;
-  result.region = {region.x + margins.left, region.y + margins.top,
-                   region.width - margins.left - margins.right,
-                   region.height - margins.top - margins.bottom};
+  result.frame = {frame.x + margins.left, frame.y + margins.top,
+                  frame.width - margins.left - margins.right,
+                  frame.height - margins.top - margins.bottom};
+  result.region = region == frame ? result.frame : intersect(region, result.frame);
   if (!(result.region.width > 0) || !(result.region.height > 0)) {
     std::ostringstream text;
     text << "crop of left " << margins.left << ", top " << margins.top << ", right "

@@ -13,8 +13,9 @@ struct CropMargins {
   double bottom = 0;
 };
 
-/// Narrows the region by the margins; the pixels stay where they are. Throws SampleError when
-/// nothing would be left.
+/// Narrows frame and region by the margins; the pixels stay where they are. Margins count from the
+/// sides of the frame, so of a box that the source gave remains what lies within them too. Throws
+/// SampleError when nothing would be left.
 Geometry crop(const Geometry& geometry, const CropMargins& margins);
 
 }  // namespace gp

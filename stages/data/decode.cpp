@@ -1,5 +1,7 @@
 #include "stages/data/decode.hpp"
 
+#include <sstream>
+
 #include "pipeline/error.hpp"
 #include "stages/data/stages.hpp"
 
@@ -15,13 +17,32 @@ void check_image_size(std::uint64_t width, std::uint64_t height, const DecodeOpt
   }
 }
 
-int choose_dct_reduction(int width, int height, const SizeDemand& demand) {
+Geometry upright_geometry(ImageShape stored, Orientation orientation,
+                          const std::optional<RectF>& region) {
+  Geometry geometry =
+      Geometry::whole(swaps_axes(orientation) ? ImageShape{stored.width, stored.height} : stored);
+  if (!region) return geometry;
+  geometry.region = intersect(geometry.frame, turn_upright(*region, stored, orientation));
+  if (!(geometry.region.width > 0) || !(geometry.region.height > 0)) {
+    std::ostringstream text;
+    text << "the box from " << region->x << "," << region->y << " to " << region->x + region->width
+         << "," << region->y + region->height << " lies outside the image of " << to_string(stored)
+         << " pixels";
+    throw SampleError(text.str());
+  }
+  return geometry;
+}
+
+int choose_dct_reduction(const Geometry& upright, const SizeDemand& demand) {
   if (demand.full) return 1;
-  const double region_width = width - demand.crop_left - demand.crop_right;
-  const double region_height = height - demand.crop_top - demand.crop_bottom;
+  const RectF& frame = upright.frame;
+  const RectF cropped{frame.x + demand.crop_left, frame.y + demand.crop_top,
+                      frame.width - demand.crop_left - demand.crop_right,
+                      frame.height - demand.crop_top - demand.crop_bottom};
+  const RectF region = intersect(upright.region, cropped);
   for (const int n : {8, 4, 2}) {
-    if (region_width >= static_cast<double>(demand.region.width) * n &&
-        region_height >= static_cast<double>(demand.region.height) * n) {
+    if (region.width >= static_cast<double>(demand.region.width) * n &&
+        region.height >= static_cast<double>(demand.region.height) * n) {
       return n;
     }
   }
@@ -77,7 +98,13 @@ class DecodeStage : public TransformStage {
 
   void process(const StageInput& in, Rng& /*rng*/, StageOutput& out) const override {
     StageTarget target(out);
-    out.set_geometry(decode_image(in.bytes, options_, target));
+    if (in.geometry.region == RectF{}) {
+      out.set_geometry(decode_image(in.bytes, options_, target));
+      return;
+    }
+    DecodeOptions options = options_;
+    options.region = in.geometry.region;
+    out.set_geometry(decode_image(in.bytes, options, target));
   }
 
   ImageShape output_shape(ImageShape /*in*/) const override { return {}; }

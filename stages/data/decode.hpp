@@ -1,12 +1,14 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "pipeline/image.hpp"
 #include "pipeline/stage.hpp"
+#include "stages/data/exif.hpp"
 #include "stages/data/format.hpp"
 
 namespace gp {
@@ -21,6 +23,8 @@ struct DecodeOptions {
   bool dct_scaling = true;
   /// What the stages downstream need.
   SizeDemand demand;
+  /// The part of the picture that counts, pixels of the image as it is stored; none: all of it.
+  std::optional<RectF> region = {};
 };
 
 /// Where a decoder puts its pixels.
@@ -36,7 +40,8 @@ class DecodeTarget {
 };
 
 /// Decodes JPEG, PNG, WebP, BMP or TIFF (told apart by their first bytes) to upright RGB8. Any
-/// bytes may be given. Returns the geometry of the pixels: the whole source.
+/// bytes may be given. Returns the geometry of the pixels: the whole source, or what lies within
+/// `options.region` (turned upright with the image).
 ///
 /// What the formats hold becomes RGB as Pillow's convert("RGB") does it: gray is repeated, palettes
 /// are looked up, alpha is dropped (not composited), CMYK is taken as inverted (as Adobe writes it)
@@ -60,8 +65,9 @@ struct Decoded {
 };
 Decoded decode_image(std::span<const std::uint8_t> bytes, const DecodeOptions& options = {});
 
-/// n of the 1/n (8, 4, 2, 1) at which a JPEG of the given upright size still covers `demand`.
-int choose_dct_reduction(int width, int height, const SizeDemand& demand);
+/// n of the 1/n (8, 4, 2, 1) at which what is wanted of a JPEG, which is `upright` at full size,
+/// still covers `demand`.
+int choose_dct_reduction(const Geometry& upright, const SizeDemand& demand);
 
 /// Makes OpenCV start no threads of its own and keep silent on stderr: process-wide, called once
 /// before threads start. The module does so when it is loaded; for whoever uses the decoders
@@ -72,6 +78,11 @@ void configure_opencv();
 
 /// Throws SampleError when the size is empty or above the limit.
 void check_image_size(std::uint64_t width, std::uint64_t height, const DecodeOptions& options);
+
+/// The geometry of the upright image that is made of one of `stored` pixels, and of the part of it
+/// that counts. Throws SampleError when that part lies outside.
+Geometry upright_geometry(ImageShape stored, Orientation orientation,
+                          const std::optional<RectF>& region);
 
 Geometry decode_jpeg(std::span<const std::uint8_t> bytes, const DecodeOptions& options,
                      DecodeTarget& target);

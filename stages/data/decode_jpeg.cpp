@@ -184,12 +184,12 @@ Geometry decode_jpeg(std::span<const std::uint8_t> bytes, const DecodeOptions& o
   check_image_size(info.image_width, info.image_height, options);
   const Orientation orientation = reader.orientation();
   const bool swapped = swaps_axes(orientation);
-  const int width = static_cast<int>(swapped ? info.image_height : info.image_width);
-  const int height = static_cast<int>(swapped ? info.image_width : info.image_height);
+  Geometry geometry =
+      upright_geometry({static_cast<int>(info.image_height), static_cast<int>(info.image_width)},
+                       orientation, options.region);
 
   const bool cmyk = info.jpeg_color_space == JCS_CMYK || info.jpeg_color_space == JCS_YCCK;
-  const int reduction =
-      options.dct_scaling ? choose_dct_reduction(width, height, options.demand) : 1;
+  const int reduction = options.dct_scaling ? choose_dct_reduction(geometry, options.demand) : 1;
   info.out_color_space = cmyk ? JCS_CMYK : JCS_RGB;
   info.scale_num = 1;
   info.scale_denom = static_cast<unsigned>(reduction);
@@ -244,18 +244,20 @@ Geometry decode_jpeg(std::span<const std::uint8_t> bytes, const DecodeOptions& o
 
   // The pixels that reach over the source's right and bottom edges do so on the left and the top of
   // the upright image where its orientation turned it round.
-  Geometry geometry;
-  geometry.source_width = out.width * reduction;
-  geometry.source_height = out.height * reduction;
-  geometry.region = {0, 0, static_cast<double>(width), static_cast<double>(height)};
+  const int over_x = out.width * reduction - geometry.source_width;
+  const int over_y = out.height * reduction - geometry.source_height;
+  geometry.source_width += over_x;
+  geometry.source_height += over_y;
   const bool x_reversed =
       orientation == Orientation::kMirror || orientation == Orientation::kRotate180 ||
       orientation == Orientation::kRotateRight || orientation == Orientation::kAntiTranspose;
   const bool y_reversed =
       orientation == Orientation::kRotate180 || orientation == Orientation::kFlip ||
       orientation == Orientation::kAntiTranspose || orientation == Orientation::kRotateLeft;
-  if (x_reversed) geometry.region.x = geometry.source_width - width;
-  if (y_reversed) geometry.region.y = geometry.source_height - height;
+  for (RectF* rectangle : {&geometry.region, &geometry.frame}) {
+    if (x_reversed) rectangle->x += over_x;
+    if (y_reversed) rectangle->y += over_y;
+  }
   return geometry;
 }
 

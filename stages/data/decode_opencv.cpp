@@ -105,6 +105,9 @@ Geometry decode_with_opencv(ImageFormat format, std::span<const std::uint8_t> by
   if (format == ImageFormat::kTiff) {
     check_image_size(header.block_width, header.block_height, options);
   }
+  const Geometry geometry =
+      upright_geometry({static_cast<int>(header.height), static_cast<int>(header.width)},
+                       header.orientation, options.region);
   std::vector<std::uint8_t> patched;
   if (header.alpha_kind_bytes > 0) {
     // "Some other sample" instead of alpha, so that it is dropped.
@@ -129,7 +132,7 @@ Geometry decode_with_opencv(ImageFormat format, std::span<const std::uint8_t> by
   }
   for (const std::string& conversion : header.conversions) target.count(conversion);
   if (header.orientation != Orientation::kNormal) target.count("orientation applied");
-  return Geometry::whole(out.shape());
+  return geometry;
 }
 
 }  // namespace gp

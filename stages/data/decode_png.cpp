@@ -136,6 +136,7 @@ Geometry decode_png(std::span<const std::uint8_t> bytes, const DecodeOptions& op
   });
 
   const ImageShape stored{static_cast<int>(chunks.height), static_cast<int>(chunks.width)};
+  const Geometry geometry = upright_geometry(stored, chunks.orientation, options.region);
   const bool turned = chunks.orientation != Orientation::kNormal;
   const bool swapped = swaps_axes(chunks.orientation);
   const ImageView out = swapped ? target.image(stored.width, stored.height)
@@ -160,7 +161,7 @@ Geometry decode_png(std::span<const std::uint8_t> bytes, const DecodeOptions& op
   if ((color & PNG_COLOR_MASK_COLOR) == 0) target.count("gray converted");
   if ((color & PNG_COLOR_MASK_ALPHA) != 0 || chunks.transparency) target.count("alpha dropped");
   if (depth == 16) target.count("16 bit converted");
-  return Geometry::whole(out.shape());
+  return geometry;
 }
 
 }  // namespace gp

@@ -13,6 +13,31 @@ constexpr std::uint16_t kTypeLong = 4;
 
 }  // namespace
 
+RectF turn_upright(const RectF& rectangle, ImageShape stored, Orientation orientation) {
+  const auto [x, y, width, height] = rectangle;
+  const double from_right = stored.width - x - width;
+  const double from_bottom = stored.height - y - height;
+  switch (orientation) {
+    case Orientation::kNormal:
+      break;
+    case Orientation::kMirror:
+      return {from_right, y, width, height};
+    case Orientation::kRotate180:
+      return {from_right, from_bottom, width, height};
+    case Orientation::kFlip:
+      return {x, from_bottom, width, height};
+    case Orientation::kTranspose:
+      return {y, x, height, width};
+    case Orientation::kRotateRight:
+      return {from_bottom, x, height, width};
+    case Orientation::kAntiTranspose:
+      return {from_bottom, from_right, height, width};
+    case Orientation::kRotateLeft:
+      return {y, from_right, height, width};
+  }
+  return rectangle;
+}
+
 Orientation read_orientation(std::span<const std::uint8_t> tiff) {
   const ByteReader start(tiff);
   const bool big_endian = start.starts_with("MM");

@@ -22,6 +22,9 @@ enum class Orientation : std::uint8_t {
 /// Whether width and height change places.
 inline bool swaps_axes(Orientation orientation) { return orientation >= Orientation::kTranspose; }
 
+/// Where a rectangle of the stored image lies in the upright one. `stored`: the size of the former.
+RectF turn_upright(const RectF& rectangle, ImageShape stored, Orientation orientation);
+
 /// Reads the orientation of a TIFF structure: the body of EXIF ("II*\0" or "MM\0*" first), or a
 /// TIFF file. Whatever is broken, missing or out of range gives kNormal; reads nothing outside
 /// `tiff`.

@@ -118,6 +118,40 @@ TEST(TransformChain, CutsTheRegionOutForStagesThatDoNotReadIt) {
   EXPECT_EQ(sample.reject->stage, "stage1");
 }
 
+/// Delivers bytes, of which a part of the picture counts.
+class BoxSource : public testing::FakeSource {
+ public:
+  BoxSource() : FakeSource(4, {}) {}
+  void read(std::uint64_t item, StageOutput& out) const override {
+    out.bytes().assign(3, 9);
+    if (item == 0) out.set_geometry({0, 0, {1, 2, 3, 4}});
+  }
+};
+
+TEST(TransformChain, WhatCountsOfTheBytesReachesTheDecoderOnWhicheverThread) {
+  const BoxSource source;
+  for (const Concurrency concurrency : {Concurrency::kUnlimited, Concurrency::kSerial}) {
+    Built built;
+    std::vector<RectF> seen;
+    built.add(
+        std::make_unique<testing::FakeTransform>([&](const StageInput& in, Rng&, StageOutput& out) {
+          EXPECT_EQ(in.bytes.size(), 3U);
+          seen.push_back(in.geometry.region);
+          out.drop("seen");
+        }));
+    built.infos.back()->concurrency = concurrency;
+    const TransformChain chain(source, "source.box", built.links, 1);
+    EXPECT_EQ(chain.segments().size(), concurrency == Concurrency::kSerial ? 2U : 1U);
+    Workspace workspace;
+    for (const std::uint64_t item : {0, 1}) {
+      Sample sample;
+      sample.item = item;
+      for (const auto& segment : chain.segments()) chain.run(segment, sample, workspace);
+    }
+    EXPECT_EQ(seen, (std::vector<RectF>{{1, 2, 3, 4}, {}}));
+  }
+}
+
 TEST(TransformChain, NeighbouringGeometricStagesAreOneResampling) {
   const PlaceSource source;
   // Half a pixel right and half a pixel left again: one resampling is exact, two would blur.

@@ -306,14 +306,17 @@ SizeDemand demand_of(int height, int width, double bottom = 0) {
 }
 
 TEST(Decode, ReductionKeepsTheDemandedPixels) {
-  EXPECT_EQ(choose_dct_reduction(1024, 695, {}), 1);
-  EXPECT_EQ(choose_dct_reduction(1024, 695, demand_of(128, 128, 20)), 4);
-  EXPECT_EQ(choose_dct_reduction(1024, 532, demand_of(128, 128, 20)), 4);
-  EXPECT_EQ(choose_dct_reduction(1024, 531, demand_of(128, 128, 20)), 2);
-  EXPECT_EQ(choose_dct_reduction(1024, 1044, demand_of(128, 128, 20)), 8);
-  EXPECT_EQ(choose_dct_reduction(1024, 695, demand_of(696, 1, 0)), 1);
-  EXPECT_EQ(choose_dct_reduction(1024, 20, demand_of(128, 128, 20)), 1);
-  EXPECT_EQ(choose_dct_reduction(1024, 10, demand_of(128, 128, 20)), 1);
+  const auto reduction = [](int width, int height, const SizeDemand& demand) {
+    return choose_dct_reduction(Geometry::whole({height, width}), demand);
+  };
+  EXPECT_EQ(reduction(1024, 695, {}), 1);
+  EXPECT_EQ(reduction(1024, 695, demand_of(128, 128, 20)), 4);
+  EXPECT_EQ(reduction(1024, 532, demand_of(128, 128, 20)), 4);
+  EXPECT_EQ(reduction(1024, 531, demand_of(128, 128, 20)), 2);
+  EXPECT_EQ(reduction(1024, 1044, demand_of(128, 128, 20)), 8);
+  EXPECT_EQ(reduction(1024, 695, demand_of(696, 1, 0)), 1);
+  EXPECT_EQ(reduction(1024, 20, demand_of(128, 128, 20)), 1);
+  EXPECT_EQ(reduction(1024, 10, demand_of(128, 128, 20)), 1);
 }
 
 TEST(Decode, ScaledJpegKeepsPositionsExactly) {
@@ -339,6 +342,16 @@ TEST(Decode, ScaledJpegKeepsPositionsExactly) {
   EXPECT_EQ(decode_image(bytes, options).image.pixels(), full.image.pixels());
 }
 
+/// The JPEG with EXIF that says how it is to be turned.
+Bytes with_orientation(const Bytes& jpeg, int orientation) {
+  const auto turn = static_cast<std::uint8_t>(orientation);
+  const Bytes exif = {0xFF, 0xE1, 0, 34,   'E', 'x', 'i', 'f', 0, 0, 'M', 'M',  0, 42, 0, 0, 0, 8,
+                      0,    1,    1, 0x12, 0,   3,   0,   0,   0, 1, 0,   turn, 0, 0,  0, 0, 0, 0};
+  Bytes bytes = jpeg;
+  bytes.insert(bytes.begin() + 2, exif.begin(), exif.end());
+  return bytes;
+}
+
 TEST(Decode, ScalingFollowsTheOrientation) {
   // Wide as stored, tall when upright: the margins and the demand are about the upright image.
   const Bytes plain = encode_jpeg(gradient(301, 603), false);
@@ -346,12 +359,7 @@ TEST(Decode, ScalingFollowsTheOrientation) {
   options.demand = demand_of(140, 70, 40);
   for (int orientation = 1; orientation <= 8; ++orientation) {
     SCOPED_TRACE(orientation);
-    Bytes bytes = {0xFF, 0xD8, 0xFF, 0xE1, 0,   34,  'E', 'x',
-                   'i',  'f',  0,    0,    'M', 'M', 0,   42,
-                   0,    0,    0,    8,    0,   1,   1,   0x12,
-                   0,    3,    0,    0,    0,   1,   0,   static_cast<std::uint8_t>(orientation),
-                   0,    0,    0,    0,    0,   0};
-    bytes.insert(bytes.end(), plain.begin() + 2, plain.end());
+    const Bytes bytes = with_orientation(plain, orientation);
     const bool swapped = orientation >= 5;
     const Decoded full = decode_image(bytes);
     EXPECT_EQ(full.image.shape(), swapped ? (ImageShape{603, 301}) : (ImageShape{301, 603}));
@@ -366,6 +374,129 @@ TEST(Decode, ScalingFollowsTheOrientation) {
     EXPECT_LE(largest_difference(from_scaled.pixels(), from_full.pixels()), 3);
   }
 }
+
+// Boxes -------------------------------------------------------------------------------------------
+
+/// The pixels of `image` within whole-numbered edges.
+Image cut_out(ConstImageView image, const RectF& box) {
+  Image part(static_cast<int>(box.height), static_cast<int>(box.width));
+  copy_image({image.row(static_cast<int>(box.y)) + static_cast<int>(box.x) * kChannels,
+              part.shape().height, part.shape().width, image.stride},
+             part.view());
+  return part;
+}
+
+TEST(Decode, RectanglesTurnWithTheirPixels) {
+  const ImageShape stored{7, 12};
+  const RectF box{2, 1, 5, 3};
+  Image marked(stored.height, stored.width);
+  for (int y = 1; y < 4; ++y) {
+    std::fill_n(marked.view().row(y) + 2 * kChannels, 5 * kChannels, std::uint8_t{255});
+  }
+  for (int value = 1; value <= 8; ++value) {
+    SCOPED_TRACE(value);
+    const auto orientation = static_cast<Orientation>(value);
+    Image upright(stored.height, stored.width);
+    if (swaps_axes(orientation)) upright.reshape(stored.width, stored.height);
+    for (int y = 0; y < stored.height; ++y) {
+      place_row(marked.view().row(y), y, stored, orientation, upright.view());
+    }
+    const Image part = cut_out(upright.view(), turn_upright(box, stored, orientation));
+    EXPECT_EQ(part.pixels(), Bytes(5 * 3 * kChannels, 255));
+  }
+}
+
+TEST(Decode, BoxesAreOfTheStoredImageInEveryFormat) {
+  DecodeOptions options;
+  options.region = RectF{1, 2, 9, 5};
+  const std::map<std::string, int> turned = {
+      {"exif1.jpg", 1},  {"exif2.jpg", 2},        {"exif3.jpg", 3},        {"exif4.jpg", 4},
+      {"exif5.jpg", 5},  {"exif6.jpg", 6},        {"exif7.jpg", 7},        {"exif8.jpg", 8},
+      {"exif6.png", 6},  {"exif2.png", 2},        {"exif3.webp", 3},       {"exif5.webp", 5},
+      {"rgb.bmp", 1},    {"orientation7.tif", 7}, {"orientation3.tif", 3}, {"cmyk_exif6.jpg", 6},
+      {"rgb565.bmp", 1}, {"lossless.webp", 1}};
+  for (const auto& [name, value] : turned) {
+    SCOPED_TRACE(name);
+    const auto orientation = static_cast<Orientation>(value);
+    const Decoded whole = decode_image(fixture(name));
+    const Decoded boxed = decode_image(fixture(name), options);
+    EXPECT_EQ(boxed.image.pixels(), whole.image.pixels());
+    const ImageShape upright = whole.image.shape();
+    const ImageShape stored =
+        swaps_axes(orientation) ? ImageShape{upright.width, upright.height} : upright;
+    EXPECT_EQ(boxed.geometry.region, turn_upright(*options.region, stored, orientation));
+    EXPECT_EQ(boxed.geometry.frame, whole.geometry.region);
+    EXPECT_TRUE(whole.geometry.is_whole());
+  }
+}
+
+TEST(Decode, ReductionKeepsTheDemandedPixelsOfABox) {
+  Geometry geometry = Geometry::whole({695, 1024});
+  geometry.region = {100, 430, 600, 265};
+  EXPECT_EQ(choose_dct_reduction(geometry, demand_of(128, 128)), 2);
+  // 20 rows off the image are 20 off this box, and leave too few.
+  EXPECT_EQ(choose_dct_reduction(geometry, demand_of(128, 128, 20)), 1);
+  geometry.region = {100, 400, 600, 265};  // ends above those rows
+  EXPECT_EQ(choose_dct_reduction(geometry, demand_of(128, 128, 20)), 2);
+  geometry.region = {0, 680, 600, 15};
+  EXPECT_EQ(choose_dct_reduction(geometry, demand_of(128, 128, 20)), 1);
+}
+
+TEST(Decode, BoxOfAScaledJpegHoldsWhatTheFullDecodeHolds) {
+  const Bytes plain = encode_jpeg(gradient(701, 1021), false);
+  const RectF box{333, 101, 517, 451};
+  for (int value = 1; value <= 8; ++value) {
+    SCOPED_TRACE(value);
+    const Bytes bytes = with_orientation(plain, value);
+    const Decoded full = decode_image(bytes);
+    const RectF upright = turn_upright(box, {701, 1021}, static_cast<Orientation>(value));
+    Image expected(100, 100);
+    const Image part = cut_out(full.image.view(), upright);
+    resize_area(part.view(), Geometry::whole(part.shape()).region, expected.view());
+
+    DecodeOptions options;
+    options.region = box;
+    options.demand = demand_of(100, 100);
+    for (const bool scaling : {false, true}) {
+      options.dct_scaling = scaling;
+      const Decoded decoded = decode_image(bytes, options);
+      // 517 x 451 at 1/4 still gives 100 x 100; at 1/8 it would not.
+      EXPECT_EQ(decoded.geometry.source_width, decoded.image.shape().width * (scaling ? 4 : 1));
+      Image resized(100, 100);
+      resize_area(decoded.image.view(), decoded.geometry.region_in(decoded.image.shape()),
+                  resized.view());
+      EXPECT_LE(largest_difference(resized.pixels(), expected.pixels()), scaling ? 3 : 0);
+    }
+  }
+}
+
+TEST(Decode, BoxesAreCutOffAtTheEdgeAndRefusedOutside) {
+  const Bytes bytes = encode_jpeg(gradient(50, 80), false);
+  DecodeOptions options;
+  options.region = RectF{70, 40, 20, 20};
+  EXPECT_EQ(decode_image(bytes, options).geometry.region, (RectF{70, 40, 10, 10}));
+  options.region = RectF{-1, 2, 5, 3};
+  EXPECT_EQ(decode_image(bytes, options).geometry.region, (RectF{0, 2, 4, 3}));
+  options.region = RectF{80, 0, 20, 20};
+  EXPECT_EQ(refusal(bytes, options),
+            "the box from 80,0 to 100,20 lies outside the image of 80x50 pixels");
+}
+
+TEST(DecodeStage, StartsFromTheBoxThatTheSourceGave) {
+  const Bytes bytes = encode_jpeg(gradient(400, 600), false);
+  const auto stage = make_transform(image_decode_info(), {});
+  stage->set_demand(demand_of(50, 50));
+  MemoryOutput out;
+  Rng rng(1, "test", 0);
+  Geometry geometry;
+  geometry.region = {100, 50, 210, 240};
+  stage->process({SampleInfo{}, bytes, {}, geometry}, rng, out);
+  EXPECT_EQ(out.pixels.shape(), (ImageShape{100, 150}));  // 1/8 would do for all, not for the box
+  EXPECT_EQ(out.geometry->region, geometry.region);
+  EXPECT_EQ(out.geometry->frame, (RectF{0, 0, 600, 400}));
+}
+
+// The stage ---------------------------------------------------------------------------------------
 
 TEST(DecodeStage, TakesParametersAndDemand) {
   const Bytes bytes = encode_jpeg(gradient(400, 600), false);

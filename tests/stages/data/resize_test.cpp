@@ -8,6 +8,7 @@
 
 #include "pipeline/error.hpp"
 #include "pipeline/files.hpp"
+#include "stages/data/crop.hpp"
 #include "stages/data/stages.hpp"
 #include "tests/stages/data/list_file.hpp"
 #include "tests/stages/data/memory_output.hpp"
@@ -225,11 +226,27 @@ TEST(CropStage, NarrowsTheRegionAndLeavesThePixels) {
   const Image in = picture(50, 80);
   MemoryOutput out;
   Rng rng(1, "test", 0);
-  stage->process({SampleInfo{}, {}, in.view(), {320, 200, {8, 0, 300, 180}}}, rng, out);
+  stage->process({SampleInfo{}, {}, in.view(), {320, 200, {8, 0, 300, 180}, {8, 0, 300, 180}}}, rng,
+                 out);
   EXPECT_TRUE(out.passed);
   ASSERT_TRUE(out.geometry.has_value());
   EXPECT_EQ(out.geometry->region, (RectF{9.5, 2, 298.5, 158}));
   EXPECT_EQ(out.geometry->source_width, 320);
+}
+
+TEST(CropStage, OfABoxRemainsWhatLiesWithinTheMarginsToo) {
+  Geometry geometry = Geometry::whole({200, 320});
+  geometry.region = {10, 40, 300, 150};
+  // Margins count from the sides of the image: 20 off its bottom end at 180, the box at 190.
+  geometry = crop(geometry, {0, 0, 0, 20});
+  EXPECT_EQ(geometry.region, (RectF{10, 40, 300, 140}));
+  EXPECT_EQ(geometry.frame, (RectF{0, 0, 320, 180}));
+  // The second crop goes on where the first ended.
+  geometry = crop(geometry, {30, 8, 5, 20});
+  EXPECT_EQ(geometry.region, (RectF{30, 40, 280, 120}));
+  EXPECT_EQ(geometry.frame, (RectF{30, 8, 285, 152}));
+  EXPECT_THROW(crop(geometry, {0, 0, 0, 121}), SampleError);
+  EXPECT_NO_THROW(crop(geometry, {0, 0, 0, 119}));
 }
 
 TEST(CropStage, NothingLeftIsABadSample) {

@@ -175,6 +175,82 @@ TEST_F(Sources, FgvcDigestChangesWithTheDataOnly) {
   EXPECT_NE(digest(), first);
 }
 
+TEST_F(Sources, FgvcLabelsAreVariantsFamiliesOrManufacturers) {
+  write_fgvc();
+  write("data/families.txt", "Boeing 747\nF/A-18\n");
+  write("data/images_family_test.txt", "0448006 Boeing 747\n1170013 F/A-18\n");
+  write("data/manufacturers.txt", "McDonnell Douglas\nBoeing\n");
+  write("data/images_manufacturer_test.txt", "1170013 McDonnell Douglas\n0448006 Boeing\n");
+  const FgvcSource families(root_, "test", "family");
+  EXPECT_EQ(families.class_names(), (Keys{"Boeing 747", "F/A-18"}));
+  EXPECT_EQ(keys(families), (Keys{"0448006", "1170013"}));
+  EXPECT_EQ(families.label(1), 1);
+  const FgvcSource manufacturers(root_, "test", "manufacturer");
+  EXPECT_EQ(manufacturers.class_names(), (Keys{"McDonnell Douglas", "Boeing"}));
+  EXPECT_EQ(manufacturers.label(1), 1);
+  EXPECT_NE(manufacturers.digest(), families.digest());
+}
+
+TEST_F(Sources, FgvcGivesBoxes) {
+  write_fgvc();
+  // The list is of all splits, in any order. Pixels from 1, the last ones included.
+  write("data/images_box.txt",
+        "0448007 1 1 1 1\n7654321 5 5 9 9\n0448006 11 168 991 433\n0099999 0 3 4 5\r\n"
+        "1170013 1 2 1024 700\n");
+  const FgvcSource source(root_, "trainval", "variant", true);
+  const std::vector<RectF> expected = {
+      {10, 167, 981, 266}, {0, 1, 1024, 699}, {-1, 2, 5, 3}, {0, 0, 1, 1}};
+  write("data/images/0099999.jpg", "bytes");
+  for (const std::uint64_t item : {0, 1, 2, 3}) {
+    MemoryOutput out;
+    source.read(item, out);
+    ASSERT_TRUE(out.geometry.has_value());
+    EXPECT_EQ(out.geometry->region, expected[item]);
+    EXPECT_FALSE(out.data.empty());
+  }
+  const FgvcSource whole(root_, "trainval", "variant");
+  MemoryOutput out;
+  whole.read(0, out);
+  EXPECT_FALSE(out.geometry.has_value());
+  EXPECT_NE(whole.digest(), source.digest());
+  const std::string digest = source.digest();
+  write("data/images_box.txt", read_text(root_ / "data/images_box.txt") + "7654322 1 1 2 2\n");
+  EXPECT_NE(FgvcSource(root_, "trainval", "variant", true).digest(), digest);
+  EXPECT_EQ(keys(source), keys(whole));
+}
+
+TEST_F(Sources, FgvcNamesTheBoxThatIsMissingOrBroken) {
+  write_fgvc();
+  const auto error = [this] {
+    try {
+      FgvcSource(root_, "trainval", "variant", true);
+      return std::string();
+    } catch (const DataError& failure) {
+      return std::string(failure.what());
+    }
+  };
+  EXPECT_TRUE(contains(error(), "the list of boxes " + (root_ / "data/images_box.txt").string()));
+  const std::string good = "0448006 1 1 9 9\n1170013 1 1 9 9\n0099999 1 1 9 9\n0448007 1 1 9 9\n";
+  write("data/images_box.txt", good);
+  EXPECT_EQ(error(), "");
+  const std::string list = (root_ / "data/images_box.txt").string();
+  for (const std::string broken :
+       {"0448008 1 1 9", "0448008 1 1 9 9 9", "0448008 1 1 9 x", "0448008", "0448008 5 1 4 9",
+        "0448008 1 5 9 4", "0448008  1 1 9 9", "0448008 1 1 9 9 ", "", "0448008 -1 1 9 9",
+        "0448008 1.5 1 9 9", "../x 1 1 9 9", "0448008 1 1 9 99999999999"}) {
+    write("data/images_box.txt", good + broken + "\n");
+    EXPECT_EQ(
+        error().rfind(list + ":5: '" + broken + "': expected an image's number and its box", 0), 0U)
+        << error();
+  }
+  write("data/images_box.txt", good + "1170013 1 1 8 8\n");
+  EXPECT_EQ(error(), list + ":5: image 1170013 has a box already, in line 2");
+  write("data/images_box.txt", "0448006 1 1 9 9\n1170013 1 1 9 9\n0448007 1 1 9 9\n");
+  EXPECT_EQ(error(), (root_ / "data/images_variant_trainval.txt").string() +
+                         ":3: image 0099999 has no box in " + list +
+                         "; add one, or set crop_to_box: false");
+}
+
 TEST_F(Sources, FgvcReal) {
   const fs::path root = GP_SOURCE_DIR "/../shared/data/fgvc-aircraft-2013b";
   if (!fs::exists(root)) GTEST_SKIP() << "FGVC-Aircraft is not at " << root;
@@ -189,6 +265,7 @@ TEST_F(Sources, FgvcReal) {
   }
   const FgvcSource both(root, "trainval", "manufacturer");
   for (const std::string& key : keys(both)) EXPECT_EQ(seen.count(key), 1U);
+  EXPECT_EQ(FgvcSource(root, "trainval", "family", true).size(), both.size());
 }
 
 TEST_F(Sources, FgvcStageTakesItsParameters) {
