@@ -12,6 +12,7 @@ GP_STAGE_MODULE(registry) {
   gp::configure_opencv();
   registry.add(gp::source_fgvc_info());
   registry.add(gp::source_folder_info());
+  registry.add(gp::source_archive_info());
   registry.add(gp::image_decode_info());
   registry.add(gp::image_crop_info());
   registry.add(gp::image_resize_info());

@@ -13,9 +13,7 @@ void read_item(const std::filesystem::path& path, StageOutput& out) {
     throw SampleError("the file " + path.string() + " is missing");
   if (!std::filesystem::is_regular_file(status))
     throw SampleError(path.string() + " is not a file");
-  // A folder of pictures may hold anything under any name; memory is taken for all of it.
-  constexpr std::int64_t kLargest = std::int64_t{1} << 30;
-  if (file_size_or_none(path) > kLargest) {
+  if (file_size_or_none(path) > kLargestItem) {
     throw SampleError("the file " + path.string() + " is larger than 1 GiB");
   }
   try {

@@ -8,6 +8,7 @@ namespace gp {
 
 StageInfo source_fgvc_info();
 StageInfo source_folder_info();
+StageInfo source_archive_info();
 StageInfo image_decode_info();
 StageInfo image_crop_info();
 StageInfo image_resize_info();
