@@ -142,7 +142,7 @@ TEST(TransformChain, WhatCountsOfTheBytesReachesTheDecoderOnWhicheverThread) {
     built.infos.back()->concurrency = concurrency;
     const TransformChain chain(source, "source.box", built.links, 1);
     EXPECT_EQ(chain.segments().size(), concurrency == Concurrency::kSerial ? 2U : 1U);
-    Workspace workspace;
+    Workspace workspace(chain);
     for (const std::uint64_t item : {0, 1}) {
       Sample sample;
       sample.item = item;

@@ -4,10 +4,13 @@
 #include <unistd.h>
 
 #include <fstream>
+#include <map>
 #include <thread>
 
 #include "pipeline/files.hpp"
 #include "pipeline/runner.hpp"
+#include "stages/data/decode.hpp"
+#include "stages/data/resize.hpp"
 #include "tests/support/fake_stages.hpp"
 
 namespace gp {
@@ -112,6 +115,61 @@ TEST_F(DataPath, BatchesFromJpegsAndFromTheirShardsAreByteEqualForAnyThreadCount
     EXPECT_EQ(run.pixels, reference.pixels);
     EXPECT_TRUE(run.rejects.empty());
   }
+}
+
+/// The box of each photo, pixels from 0, by its number.
+std::map<std::string, RectF> read_boxes(const fs::path& root) {
+  std::map<std::string, RectF> boxes;
+  std::ifstream list(root / "data/images_box.txt");
+  std::string id;
+  for (int left, top, right, bottom; list >> id >> left >> top >> right >> bottom;) {
+    boxes[id] = {left - 1.0, top - 1.0, right - left + 1.0, bottom - top + 1.0};
+  }
+  return boxes;
+}
+
+TEST_F(DataPath, CropToBoxGivesTheFullDecodesPixels) {
+  if (!fs::exists(kPhotos)) GTEST_SKIP() << kPhotos << " does not exist";
+  const std::string source = "stages:\n  - {use: source.fgvc, root: " + kPhotos.string() +
+                             ", split: val, crop_to_box: true}\n";
+  const auto read_once = [&](const std::string& decode) {
+    const auto loaded = load(source + decode + R"(
+  - {use: image.crop, bottom: 20}
+  - {use: image.resize, size: 64}
+  - {use: batch, size: 16, last: keep}
+  - {use: train.none}
+)");
+    const Pipeline pipeline(loaded->config);
+    const auto stream = pipeline.open_stream(2);
+    return testing::drain(*stream);
+  };
+  const Delivered exact = read_once("  - {use: image.decode, dct_scaling: false}");
+  const Delivered scaled = read_once("  - {use: image.decode}");
+  ASSERT_GT(exact.keys.size(), 100U);
+  EXPECT_EQ(scaled.keys, exact.keys);
+
+  const auto boxes = read_boxes(kPhotos);
+  const ImageShape shape{64, 64};
+  double sum = 0;
+  for (std::size_t i = 0; i < exact.keys.size(); ++i) {
+    const std::uint8_t* image = exact.pixels.data() + i * shape.bytes();
+    for (std::size_t j = 0; j < shape.bytes(); ++j) {
+      sum += std::abs(image[j] - scaled.pixels[i * shape.bytes() + j]);
+    }
+    if (i % 10 != 0) continue;  // each is a full decode
+    const Decoded full =
+        decode_image(read_file(kPhotos / "data/images" / (exact.keys[i] + ".jpg")));
+    const ImageShape whole = full.image.shape();
+    const RectF above{0, 0, static_cast<double>(whole.width), whole.height - 20.0};
+    Image expected(shape.height, shape.width);
+    resize_area(full.image.view(), intersect(boxes.at(exact.keys[i]), above), expected.view());
+    EXPECT_TRUE(std::equal(image, image + shape.bytes(), expected.pixels().begin()))
+        << exact.keys[i];
+  }
+  const double mean = sum / static_cast<double>(exact.pixels.size());
+  std::printf("boxes, scaled against full decoding at 64x64: mean %.3f of 255\n", mean);
+  EXPECT_GT(mean, 0.01);  // else nothing was scaled
+  EXPECT_LT(mean, 1.4);
 }
 
 /// Peak resident memory of this process so far, bytes.
