@@ -135,7 +135,7 @@ TEST_F(DataPath, CropToBoxGivesTheFullDecodesPixels) {
   const auto read_once = [&](const std::string& decode) {
     const auto loaded = load(source + decode + R"(
   - {use: image.crop, bottom: 20}
-  - {use: image.resize, size: 64}
+  - {use: image.resize, size: 128}
   - {use: batch, size: 16, last: keep}
   - {use: train.none}
 )");
@@ -149,7 +149,7 @@ TEST_F(DataPath, CropToBoxGivesTheFullDecodesPixels) {
   EXPECT_EQ(scaled.keys, exact.keys);
 
   const auto boxes = read_boxes(kPhotos);
-  const ImageShape shape{64, 64};
+  const ImageShape shape{128, 128};
   double sum = 0;
   for (std::size_t i = 0; i < exact.keys.size(); ++i) {
     const std::uint8_t* image = exact.pixels.data() + i * shape.bytes();
@@ -167,7 +167,7 @@ TEST_F(DataPath, CropToBoxGivesTheFullDecodesPixels) {
         << exact.keys[i];
   }
   const double mean = sum / static_cast<double>(exact.pixels.size());
-  std::printf("boxes, scaled against full decoding at 64x64: mean %.3f of 255\n", mean);
+  std::printf("boxes, scaled against full decoding at 128x128: mean %.3f of 255\n", mean);
   EXPECT_GT(mean, 0.01);  // else nothing was scaled
   EXPECT_LT(mean, 1.4);
 }
