@@ -134,7 +134,10 @@ struct Affine {
 Affine compose(const Affine& first, const Affine& second);
 
 /// Resamples `in` bilinearly at `map` of every output pixel, reflect-101 borders
-/// (...cb|abcdef|edc...). Integer translations and mirrors are exact.
+/// (...cb|abcdef|edc...). Before it is rounded to a byte, a result is within 0.04 of the exact one.
+/// Integer translations and mirrors are exact. The same bytes on every machine (warp.cpp says how).
+/// `map` holds no NaN; what points farther than 2^29 pixels away is as good as random. `in` and
+/// `out` must not overlap.
 void warp_affine(ConstImageView in, const Affine& map, ImageView out);
 
 }  // namespace gp
