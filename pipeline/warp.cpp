@@ -217,14 +217,14 @@ GP_AVX2 inline __m256i load_into_all(const std::uint8_t* bytes) {
 
 /// What all eight pixels need to be blended.
 struct Blend {
-  const std::uint8_t* data;
-  std::ptrdiff_t stride;
-  alignas(32) std::int32_t offsets[kBlock];  ///< of the eight bytes that hold the upper pair
+  const std::uint8_t* upper_rows;
+  const std::uint8_t* lower_rows;
+  alignas(32) std::uint32_t offsets[kBlock];  ///< of the eight bytes that hold each pair
   __m256i shift;         ///< where in these the pair begins, in each of the four bytes
   __m256i upper, lower;  ///< 16-bit weights of the left and the right pixel of the pair
 };
 
-/// Pixels i and i + 4: R, G, B and 0, 32 bits each.
+/// Pixels i and i + 4: R, G, B and 0, 32 bits each, in units of 1/2^7.
 template <int i, bool inside>
 GP_AVX2 inline __m256i blend_two(const Blend& blend) {
   // From R G B R G B to 16-bit R R, G G, B B, 0 0. A negative number gives 0.
@@ -239,17 +239,25 @@ GP_AVX2 inline __m256i blend_two(const Blend& blend) {
     upper = _mm256_add_epi8(upper, shift);
     lower = _mm256_add_epi8(lower, shift);
   }
-  const std::uint8_t* left = blend.data + blend.offsets[i];
-  const std::uint8_t* right = blend.data + blend.offsets[i + 4];
+  const std::uint32_t left = blend.offsets[i];
+  const std::uint32_t right = blend.offsets[i + 4];
   // Upper row, lower row of pixel i; the same of pixel i + 4.
-  const __m256i bytes = _mm256_blend_epi32(
-      _mm256_blend_epi32(load_into_all(left), load_into_all(left + blend.stride), 0xCC),
-      _mm256_blend_epi32(load_into_all(right), load_into_all(right + blend.stride), 0xCC), 0xF0);
+  const __m256i bytes =
+      _mm256_blend_epi32(_mm256_blend_epi32(load_into_all(blend.upper_rows + left),
+                                            load_into_all(blend.lower_rows + left), 0xCC),
+                         _mm256_blend_epi32(load_into_all(blend.upper_rows + right),
+                                            load_into_all(blend.lower_rows + right), 0xCC),
+                         0xF0);
   const __m256i sum = _mm256_add_epi32(
       _mm256_madd_epi16(_mm256_shuffle_epi8(bytes, upper), _mm256_shuffle_epi32(blend.upper, kOwn)),
       _mm256_madd_epi16(_mm256_shuffle_epi8(bytes, lower),
                         _mm256_shuffle_epi32(blend.lower, kOwn)));
-  return _mm256_srai_epi32(_mm256_add_epi32(sum, _mm256_set1_epi32(kWeightOne / 2)), kWeightBits);
+  return _mm256_srai_epi32(sum, kWeightBits / 2);
+}
+
+/// The other half of the shift, of 16 bits, to the nearest: (v + 64) >> 7.
+GP_AVX2 inline __m256i to_nearest(__m256i values) {
+  return _mm256_mulhrs_epi16(values, _mm256_set1_epi16(1 << (15 - kWeightBits / 2)));
 }
 
 /// Eight pixels. `inside`: every place has a pixel below and two to its right, so that neither
@@ -261,8 +269,6 @@ GP_AVX2 inline void warp_block(ConstImageView in, Places x_places, Places y_plac
   const Pairs y = pairs_at<inside>(y_places, in.height);
 
   Blend blend;
-  blend.data = in.data;
-  blend.stride = in.stride;
   __m256i column = _mm256_add_epi32(x.first, _mm256_add_epi32(x.first, x.first));
   blend.shift = _mm256_setzero_si256();
   if constexpr (!inside) {
@@ -271,8 +277,13 @@ GP_AVX2 inline void warp_block(ConstImageView in, Places x_places, Places y_plac
     blend.shift =
         _mm256_mullo_epi32(_mm256_sub_epi32(first_byte, column), _mm256_set1_epi32(0x01010101));
   }
-  const __m256i row =
-      _mm256_mullo_epi32(y.first, _mm256_set1_epi32(static_cast<std::int32_t>(in.stride)));
+  // Offsets from the lowest address, so that they are not negative where the stride is.
+  const std::ptrdiff_t lowest = std::min<std::ptrdiff_t>((in.height - 1) * in.stride, 0);
+  blend.upper_rows = in.data + lowest;
+  blend.lower_rows = blend.upper_rows + in.stride;
+  const __m256i row = _mm256_sub_epi32(
+      _mm256_mullo_epi32(y.first, _mm256_set1_epi32(static_cast<std::int32_t>(in.stride))),
+      _mm256_set1_epi32(static_cast<std::int32_t>(lowest)));
   _mm256_store_si256(reinterpret_cast<__m256i*>(blend.offsets), _mm256_add_epi32(row, column));
 
   const __m256i product = _mm256_madd_epi16(x.weight, y.weight);  // the upper 16 bits are zero
@@ -286,8 +297,8 @@ GP_AVX2 inline void warp_block(ConstImageView in, Places x_places, Places y_plac
   blend.lower = _mm256_or_si256(lower_left, _mm256_slli_epi32(lower_right, 16));
 
   const __m256i rgb0 = _mm256_packus_epi16(
-      _mm256_packs_epi32(blend_two<0, inside>(blend), blend_two<1, inside>(blend)),
-      _mm256_packs_epi32(blend_two<2, inside>(blend), blend_two<3, inside>(blend)));
+      to_nearest(_mm256_packs_epi32(blend_two<0, inside>(blend), blend_two<1, inside>(blend))),
+      to_nearest(_mm256_packs_epi32(blend_two<2, inside>(blend), blend_two<3, inside>(blend))));
   const __m256i rgb =
       _mm256_shuffle_epi8(rgb0, _mm256_broadcastsi128_si256(_mm_setr_epi8(
                                     0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1)));
