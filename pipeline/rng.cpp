@@ -26,6 +26,13 @@ std::uint64_t mix64(std::uint64_t value) {
   return value ^ (value >> 31);
 }
 
+std::uint64_t unmix64(std::uint64_t value) {
+  // Each step undone, last first; the factors are the inverses modulo 2^64.
+  value = (value ^ (value >> 31) ^ (value >> 62)) * 0x319642B2D24D8EC3ULL;
+  value = (value ^ (value >> 27) ^ (value >> 54)) * 0x96DE1B173F119089ULL;
+  return value ^ (value >> 30) ^ (value >> 60);
+}
+
 std::uint64_t hash64(std::string_view text) {
   std::uint64_t hash = 0xCBF29CE484222325ULL;
   for (const char c : text) {

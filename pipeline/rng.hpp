@@ -14,8 +14,9 @@ std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> counter,
 /// 64-bit hash of a string: FNV-1a finished by splitmix64. Part of the formats: never change it.
 std::uint64_t hash64(std::string_view text);
 
-/// splitmix64's finaliser, a bijection that mixes all bits.
+/// splitmix64's finaliser, a bijection that mixes all bits, and its inverse.
 std::uint64_t mix64(std::uint64_t value);
+std::uint64_t unmix64(std::uint64_t value);
 
 /// A counter-based random stream: a pure function of what it is keyed by, so results do not depend
 /// on threads or order. Cheap to make; not shared between threads.

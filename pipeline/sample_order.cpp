@@ -10,7 +10,7 @@ SampleOrder::SampleOrder(const SourceStage& source, std::uint64_t seed, bool shu
   items_.reserve(source.size());
   for (std::uint64_t item = 0; item < source.size(); ++item) {
     const std::uint64_t key_hash = hash64(source.key(item));
-    if (!keep || keep(key_hash)) items_.push_back({key_hash, item});
+    if (!keep || keep(key_hash)) items_.push_back({mix64(key_hash ^ epoch_key_), item});
   }
 }
 
@@ -18,20 +18,12 @@ void SampleOrder::start_epoch(std::uint32_t epoch) {
   if (!shuffle_ || current_epoch_ == epoch) return;
   current_epoch_ = epoch;
   const std::uint64_t key = mix64(mix64(seed_ + 0x632BE59BD9B4E019ULL) + epoch);
-  struct Ranked {
-    std::uint64_t rank;
-    Entry entry;
-  };
-  std::vector<Ranked> ranked;
-  ranked.reserve(items_.size());
-  for (const Entry& entry : items_) ranked.push_back({mix64(entry.key_hash ^ key), entry});
-  // mix64 is a bijection, so ranks are equal only where the key hashes are; the key hash settles
-  // nothing then, but the source's own order does.
-  std::sort(ranked.begin(), ranked.end(), [](const Ranked& a, const Ranked& b) {
-    return a.rank != b.rank ? a.rank < b.rank : a.entry.item < b.entry.item;
+  for (Ranked& item : items_) item.rank = mix64(unmix64(item.rank) ^ epoch_key_ ^ key);
+  epoch_key_ = key;
+  // Ranks are equal only where the key hashes are; the source's own order settles it then.
+  std::sort(items_.begin(), items_.end(), [](const Ranked& a, const Ranked& b) {
+    return a.rank != b.rank ? a.rank < b.rank : a.item < b.item;
   });
-  std::transform(ranked.begin(), ranked.end(), items_.begin(),
-                 [](const Ranked& r) { return r.entry; });
 }
 
 bool is_held_out(std::uint64_t key_hash, double fraction) {

@@ -13,6 +13,8 @@ namespace gp {
 /// The shuffled order sorts the items by a hash of (seed, epoch, key). It depends on nothing else,
 /// so items that are missing (rejected when shards were built, say) leave the order of the others
 /// alone, and JPEGs and shards give the same sequence.
+///
+/// Takes 16 bytes an item, also while it sorts.
 class SampleOrder {
  public:
   using KeyFilter = std::function<bool(std::uint64_t key_hash)>;
@@ -29,10 +31,20 @@ class SampleOrder {
     std::uint64_t key_hash;
     std::uint64_t item;
   };
-  const Entry& at(std::uint64_t position) const { return items_[position]; }
+  Entry at(std::uint64_t position) const {
+    const Ranked& found = items_[position];
+    return {unmix64(found.rank) ^ epoch_key_, found.item};
+  }
 
  private:
-  std::vector<Entry> items_;
+  /// mix64 is a bijection: the rank says what the key's hash is, so that need not be kept beside it.
+  struct Ranked {
+    std::uint64_t rank;  ///< mix64(hash of the key ^ epoch_key_)
+    std::uint64_t item;
+  };
+
+  std::vector<Ranked> items_;
+  std::uint64_t epoch_key_ = 0;
   std::uint64_t seed_;
   bool shuffle_;
   std::int64_t current_epoch_ = -1;

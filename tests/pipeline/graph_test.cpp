@@ -191,7 +191,7 @@ TEST(Graph, StageThatForgetsItsOutputIsNamed) {
 }
 
 TEST(Graph, OnErrorStopDeliversWhatCameBefore) {
-  for (const int threads : {1, 8}) {
+  for (const int threads : {1, 2, 8}) {
     FakePipeline pipeline(64, {uneven});
     pipeline.source.bad_items = {20};
     GraphOptions stopping = options(threads);
@@ -209,18 +209,64 @@ TEST(Graph, OnErrorStopDeliversWhatCameBefore) {
   }
 }
 
+/// Runs until the policy stops it, and expects that: what came before.
+Delivered run_until_stopped(FakePipeline& pipeline, const GraphOptions& options, bool shuffle) {
+  Delivered run;
+  const auto stream = pipeline.open(options, shuffle);
+  EXPECT_THROW(while (const auto batch = stream->next()) take(*batch, run), DataError);
+  return run;
+}
+
 TEST(Graph, RejectBudgetStopsAtTheSameSampleWithAnyThreadCount) {
   for (const int threads : {1, 2, 8}) {
+    SCOPED_TRACE(threads);
     FakePipeline pipeline(64, {uneven});
     pipeline.source.bad_items = {10, 20, 30, 40};
     GraphOptions budget = options(threads);
     budget.policy.max_rejects = 2;
-    const auto stream = pipeline.open(budget, false);
-    Delivered run;
-    EXPECT_THROW(while (const auto batch = stream->next()) take(*batch, run), DataError);
-    EXPECT_EQ(run.rejects.size(), 3U);
-    EXPECT_EQ(run.rejects.back().substr(0, 7), "item30|");
-    EXPECT_EQ(run.keys.size(), 24U);
+    GraphOptions share = options(threads);
+    share.policy.max_reject_share = 2.9 / 64;  // of the source's size, not of what was read
+    for (const GraphOptions& policy : {budget, share}) {
+      const Delivered run = run_until_stopped(pipeline, policy, false);
+      EXPECT_EQ(run.rejects.size(), 3U);
+      EXPECT_EQ(run.rejects.back().substr(0, 7), "item30|");
+      EXPECT_EQ(run.keys.size(), 24U);
+    }
+    budget.policy.max_rejects = 0;
+    EXPECT_EQ(run_until_stopped(pipeline, budget, false).rejects.size(), 1U);
+  }
+}
+
+TEST(Graph, RejectBudgetFollowsTheShuffledOrder) {
+  Delivered first;
+  for (const int threads : {1, 2, 8}) {
+    SCOPED_TRACE(threads);
+    FakePipeline pipeline(200, {uneven});
+    for (std::uint64_t item = 0; item < 200; item += 10) pipeline.source.bad_items.insert(item);
+    GraphOptions share = options(threads, 8, 3);
+    share.policy.max_reject_share = 0.05;
+    const Delivered run = run_until_stopped(pipeline, share, true);
+    EXPECT_EQ(run.rejects.size(), 11U);  // 10 of 200 are 5 %
+    if (threads == 1) first = run;
+    EXPECT_EQ(run.rejects, first.rejects);
+    EXPECT_EQ(run.keys, first.keys);
+    EXPECT_EQ(run.pixels, first.pixels);
+  }
+}
+
+TEST(Graph, RejectBudgetIsThatOfOneEpoch) {
+  for (const int threads : {1, 2, 8}) {
+    FakePipeline pipeline(64, {uneven});
+    pipeline.source.bad_items = {10, 20};
+    GraphOptions budget = options(threads, 8, 4);
+    budget.policy.max_rejects = 2;
+    GraphOptions share = options(threads, 8, 4);
+    share.policy.max_reject_share = 2.0 / 64;  // exactly as many as there are
+    for (const GraphOptions& policy : {budget, share}) {
+      const Delivered run = drain(*pipeline.open(policy));
+      EXPECT_EQ(run.rejects.size(), 8U);
+      EXPECT_EQ(run.epochs.size(), 4U);
+    }
   }
 }
 

@@ -19,6 +19,15 @@ TEST(Philox, EqualsRandom123) {
             (Block{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
 }
 
+TEST(Mix64, CanBeUndone) {
+  for (std::uint64_t i = 0; i < 1000; ++i) {
+    const std::uint64_t value = i * i * 0x9E3779B97F4A7C15ULL;
+    EXPECT_EQ(unmix64(mix64(value)), value);
+    EXPECT_EQ(mix64(unmix64(value)), value);
+  }
+  EXPECT_EQ(unmix64(mix64(~std::uint64_t{0})), ~std::uint64_t{0});
+}
+
 TEST(Rng, IsAFunctionOfItsKey) {
   Rng a(1, hash64("augment.flip"), 3, hash64("0045128"));
   Rng b(1, hash64("augment.flip"), 3, hash64("0045128"));

@@ -35,6 +35,29 @@ TEST(SampleOrder, IsAPermutationThatDependsOnSeedAndEpochOnly) {
   EXPECT_EQ(sorted, all);
 }
 
+TEST(SampleOrder, IsTheSameInEveryVersion) {
+  // Computed apart from this code: items sorted by mix64(hash64(key) ^ key of the epoch).
+  const testing::FakeSource source(12);
+  SampleOrder one(source, 1, true);
+  EXPECT_EQ(items(one, 0), (std::vector<std::uint64_t>{11, 8, 1, 5, 4, 6, 9, 10, 2, 7, 3, 0}));
+  EXPECT_EQ(items(one, 1), (std::vector<std::uint64_t>{3, 1, 2, 5, 6, 10, 4, 11, 7, 9, 0, 8}));
+  SampleOrder seven(source, 7, true);
+  EXPECT_EQ(items(seven, 3), (std::vector<std::uint64_t>{3, 5, 8, 0, 7, 9, 4, 2, 1, 11, 6, 10}));
+}
+
+TEST(SampleOrder, GivesTheHashOfEachKeyInEveryEpoch) {
+  const testing::FakeSource source(100);
+  for (const bool shuffle : {false, true}) {
+    SampleOrder order(source, 5, shuffle);
+    for (const std::uint32_t epoch : {0U, 3U, 1U}) {
+      order.start_epoch(epoch);
+      for (std::uint64_t i = 0; i < order.size(); ++i) {
+        ASSERT_EQ(order.at(i).key_hash, hash64(source.key(order.at(i).item)));
+      }
+    }
+  }
+}
+
 TEST(SampleOrder, MissingItemsLeaveTheOrderOfTheOthersAlone) {
   const testing::FakeSource source(500);
   SampleOrder all(source, 3, true);

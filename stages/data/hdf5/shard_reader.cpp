@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <limits>
 
 #include "stages/data/hdf5/crc32c.hpp"
 #include "stages/data/hdf5/hdf5_handle.hpp"
@@ -132,19 +133,30 @@ class Opening {
     return set.offset;
   }
 
-  std::vector<std::string> keys(hsize_t count) const {
+  ShardKeys keys(hsize_t count) const {
     const Dataset set = dataset("keys", 1);
     const std::size_t width = text_width(set.type, "the dataset 'keys'");
     if (set.dims[0] != count) {
       fail("the dataset 'keys' has " + std::to_string(set.dims[0]) + " entries for " +
            std::to_string(count) + " images");
     }
+    if (width > std::numeric_limits<std::uint32_t>::max() / count) {
+      fail("the keys take " + std::to_string(width) + " bytes each, which is absurd");
+    }
     const std::string what = path_.string() + ": cannot read the dataset 'keys'";
     std::vector<char> padded(count * width);
     check(H5Dread(set.id, hdf5::string_type(width, what), H5S_ALL, H5S_ALL, H5P_DEFAULT,
                   padded.data()),
           what);
-    return unpad(padded, width);
+    ShardKeys keys;
+    keys.begins.reserve(count + 1);
+    for (std::size_t at = 0; at < padded.size(); at += width) {
+      keys.begins.push_back(static_cast<std::uint32_t>(keys.text.size()));
+      keys.text.append(padded.data() + at, ::strnlen(padded.data() + at, width));
+    }
+    keys.begins.push_back(static_cast<std::uint32_t>(keys.text.size()));
+    keys.text.shrink_to_fit();
+    return keys;
   }
 
   bool is_uint8(const Dataset& set) const {

@@ -10,6 +10,13 @@
 
 namespace gp {
 
+/// The keys of a shard, one after the other. A std::string each would take three times the memory,
+/// and keys are most of what an open folder of shards keeps.
+struct ShardKeys {
+  std::string text;
+  std::vector<std::uint32_t> begins;  ///< of each key in `text`; and, last, the end of the last one
+};
+
 /// Reads the images of one shard. HDF5 is used in the constructor only: it checks the layout, takes
 /// the tables into memory and asks where the pixels begin; from then on an image is one pread, so
 /// that any number of threads may read at once.
@@ -24,8 +31,11 @@ class ShardReader {
 
   const std::filesystem::path& file() const { return file_; }
   const ShardInfo& info() const { return info_; }
-  int count() const { return static_cast<int>(keys_.size()); }
-  const std::string& key(int image) const { return keys_[static_cast<std::size_t>(image)]; }
+  int count() const { return static_cast<int>(labels_.size()); }
+  std::string key(int image) const {
+    const auto at = static_cast<std::size_t>(image);
+    return keys_.text.substr(keys_.begins[at], keys_.begins[at + 1] - keys_.begins[at]);
+  }
   std::int32_t label(int image) const { return labels_[static_cast<std::size_t>(image)]; }
 
   /// Reads info().shape.bytes() bytes, rows from top to bottom, and checks them against their
@@ -46,7 +56,7 @@ class ShardReader {
 
   std::filesystem::path file_;
   ShardInfo info_;
-  std::vector<std::string> keys_;
+  ShardKeys keys_;
   std::vector<std::int32_t> labels_;
   std::vector<std::uint32_t> checksums_;
   std::uint64_t images_offset_ = 0;

@@ -16,7 +16,7 @@ namespace {
 constexpr std::size_t kMaxOpenFiles = 256;
 
 /// Images from shards, in the order in which they were written. Opening reads the tables of every
-/// shard (about 60 bytes an image); reading is thread-safe and takes no lock.
+/// shard (12 bytes an image and its key); reading is thread-safe and takes no lock.
 class ShardSource : public SourceStage {
  public:
   explicit ShardSource(const std::filesystem::path& root) {
