@@ -60,10 +60,11 @@ void Batcher::commit_reject(const Sample& sample) {
                     "samples out and list them in rejects.jsonl.");
   }
   const auto rejected = static_cast<double>(counts_.rejected);
+  constexpr double kRounding = 1e-6;  // 29 % of 100 are 29, in floating point a little less
   const bool too_many =
       (policy.max_rejects >= 0 && rejected > static_cast<double>(policy.max_rejects)) ||
       (policy.max_reject_share >= 0 &&
-       rejected > policy.max_reject_share * static_cast<double>(options_.epoch_size));
+       rejected > policy.max_reject_share * static_cast<double>(options_.epoch_size) + kRounding);
   if (too_many) {
     flush_rejects();
     throw DataError(std::to_string(counts_.rejected) + " of " +

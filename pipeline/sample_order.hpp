@@ -37,7 +37,8 @@ class SampleOrder {
   }
 
  private:
-  /// mix64 is a bijection: the rank says what the key's hash is, so that need not be kept beside it.
+  /// mix64 is a bijection: the rank says what the key's hash is, so that need not be kept beside
+  /// it.
   struct Ranked {
     std::uint64_t rank;  ///< mix64(hash of the key ^ epoch_key_)
     std::uint64_t item;

@@ -157,6 +157,7 @@ void draw(const Plot& plot) {
     }
   }
   x.pad(0.01);
+  if (plot.y_from_zero) y.include(0);
   y.pad(0.04);
 
   pladv(0);

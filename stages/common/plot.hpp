@@ -18,6 +18,7 @@ struct Plot {
   std::string x_label;
   std::string y_label;
   std::vector<PlotSeries> series;
+  bool y_from_zero = false;  ///< the y axis includes 0, so that heights compare
 };
 
 /// Temporary name, rename. Points that are not finite are left out. Throws RunError.

@@ -88,6 +88,19 @@ void bgr_to_rgb(const std::uint8_t* in, int width, std::uint8_t* out) {
   }
 }
 
+/// OpenCV leaves the low bits of packed colours 0, so that white were not quite white.
+void spread_packed_colors(std::uint8_t* rgb, int width, int green_bits) {
+  const auto spread = [](int value, int bits) {
+    const int most = (1 << bits) - 1;
+    return static_cast<std::uint8_t>((value >> (8 - bits)) * 255 / most);
+  };
+  for (int x = 0; x < width; ++x, rgb += kChannels) {
+    rgb[0] = spread(rgb[0], 5);
+    rgb[1] = spread(rgb[1], green_bits);
+    rgb[2] = spread(rgb[2], 5);
+  }
+}
+
 }  // namespace
 
 void configure_opencv() {
@@ -128,6 +141,9 @@ Geometry decode_with_opencv(ImageFormat format, std::span<const std::uint8_t> by
   std::vector<std::uint8_t> row(static_cast<std::size_t>(stored.width) * kChannels);
   for (int y = 0; y < stored.height; ++y) {
     bgr_to_rgb(pixels.ptr(y), stored.width, row.data());
+    if (header.packed_green_bits > 0) {
+      spread_packed_colors(row.data(), stored.width, header.packed_green_bits);
+    }
     place_row(row.data(), y, stored, to_do, out);
   }
   for (const std::string& conversion : header.conversions) target.count(conversion);

@@ -132,11 +132,13 @@ RasterHeader read_bmp_header(std::span<const std::uint8_t> bytes) {
     throw SampleError("BMP: " + std::to_string(bits) + " bits with compression " +
                       std::to_string(compression) + " are not supported");
   }
+  if (bits == 16) header.packed_green_bits = 5;
   if (compression == kBmpBitFields) {
     // OpenCV takes any 32-bit masks for these, and knows these two of 16 bits.
     const std::uint32_t red = need(reader.u32(54), kShort);
     const std::uint32_t green = need(reader.u32(58), kShort);
     const std::uint32_t blue = need(reader.u32(62), kShort);
+    if (green == 0x7E0) header.packed_green_bits = 6;
     const bool usual = bits == 32 ? red == 0xFF0000 && green == 0xFF00 && blue == 0xFF
                                   : blue == 0x1F && ((red == 0x7C00 && green == 0x3E0) ||
                                                      (red == 0xF800 && green == 0x7E0));

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <map>
+#include <numbers>
 #include <vector>
 
 #include "pipeline/error.hpp"
@@ -27,6 +28,8 @@ struct Weights {
   std::vector<std::int32_t> values;  ///< fixed point; each span sums to about 1
 };
 
+double box(double x) { return x > -0.5 && x <= 0.5 ? 1 : 0; }
+
 double triangle(double x) {
   x = std::abs(x);
   return x < 1 ? 1 - x : 0;
@@ -38,6 +41,13 @@ double cubic(double x) {
   if (x < 1) return ((a + 2) * x - (a + 3)) * x * x + 1;
   if (x < 2) return (((x - 5) * x + 8) * x - 4) * a;
   return 0;
+}
+
+double lanczos(double x) {
+  const auto sinc = [](double t) {
+    return t == 0 ? 1 : std::sin(t * std::numbers::pi) / (t * std::numbers::pi);
+  };
+  return x >= -3 && x < 3 ? sinc(x) * sinc(x / 3) : 0;
 }
 
 void append(Weights& weights, int first, std::vector<double>& values) {
@@ -94,10 +104,14 @@ Weights filter_weights(int in_size, double low, double high, int out_size, Filte
 
 Weights make_weights(ResizeFilter filter, int in_size, double low, double high, int out_size) {
   switch (filter) {
+    case ResizeFilter::kBox:
+      return filter_weights(in_size, low, high, out_size, box, 0.5);
     case ResizeFilter::kBilinear:
       return filter_weights(in_size, low, high, out_size, triangle, 1.0);
     case ResizeFilter::kBicubic:
       return filter_weights(in_size, low, high, out_size, cubic, 2.0);
+    case ResizeFilter::kLanczos:
+      return filter_weights(in_size, low, high, out_size, lanczos, 3.0);
     case ResizeFilter::kArea:
       break;
   }
@@ -224,8 +238,10 @@ namespace {
 ResizeFilter parse_filter(const std::string& name) {
   static const std::map<std::string, ResizeFilter> kFilters = {
       {"area", ResizeFilter::kArea},
+      {"box", ResizeFilter::kBox},
       {"bilinear", ResizeFilter::kBilinear},
-      {"bicubic", ResizeFilter::kBicubic}};
+      {"bicubic", ResizeFilter::kBicubic},
+      {"lanczos", ResizeFilter::kLanczos}};
   return kFilters.at(name);
 }
 
@@ -277,7 +293,7 @@ StageInfo image_resize_info() {
   info.params.integer("size", 128, "side of the square, pixels", 1, 8192)
       .choice("fit", "squash", {"squash", "crop", "pad"},
               "squash: stretch to the square; crop: its centred square; pad: all of it, on black")
-      .choice("filter", "area", {"area", "bilinear", "bicubic"},
+      .choice("filter", "area", {"area", "box", "bilinear", "bicubic", "lanczos"},
               "area: exact mean of each footprint; the others as in Pillow, antialiased");
   info.create = [](const Params& params) { return std::make_unique<ResizeStage>(params); };
   return info;

@@ -6,18 +6,20 @@ namespace gp {
 
 enum class ResizeFilter {
   kArea,      ///< the mean over the exact footprint of each output pixel
+  kBox,       ///< the mean of the pixels whose centres lie within the footprint
   kBilinear,  ///< triangle, widened by the scale when shrinking (antialiased)
-  kBicubic    ///< Keys' cubic, a = -0.5, widened by the scale when shrinking (antialiased)
+  kBicubic,   ///< Keys' cubic, a = -0.5, widened by the scale when shrinking (antialiased)
+  kLanczos    ///< windowed sinc of 3 lobes, widened by the scale when shrinking (antialiased)
 };
 
 /// Resamples the rectangle `region` of `in` (pixels, edges may be fractional) to the whole of
 /// `out`. Nothing outside `in` is sampled: the filter is cut off at the image's edge and
 /// normalised, but it does see pixels just outside `region` where its support reaches them.
 ///
-/// Bilinear and bicubic give byte for byte what Pillow's `resize(size, filter, box=region)` gives:
-/// two passes, horizontal first, 22-bit fixed-point weights, 8 bits between the passes. Area is not
-/// Pillow's BOX, which weighs a pixel by whether its centre lies within the footprint; it is the
-/// same where the scale is a whole number, and everywhere within 1/255 of the exact mean.
+/// All but area give byte for byte what Pillow's `resize(size, filter, box=region)` gives: two
+/// passes, horizontal first, 22-bit fixed-point weights, 8 bits between the passes. Area weighs a
+/// pixel by how much of it lies within the footprint, not by whether its centre does; it is the
+/// same as box where the scale is a whole number, and everywhere within 1/255 of the exact mean.
 ///
 /// Enlarging is allowed. Throws SampleError when the region is empty or not finite; one that
 /// reaches over the edge is clipped. `in` and `out` must not overlap.

@@ -210,9 +210,9 @@ TEST(Graph, OnErrorStopDeliversWhatCameBefore) {
 }
 
 /// Runs until the policy stops it, and expects that: what came before.
-Delivered run_until_stopped(FakePipeline& pipeline, const GraphOptions& options, bool shuffle) {
+Delivered run_until_stopped(FakePipeline& pipeline, const GraphOptions& policy, bool shuffle) {
   Delivered run;
-  const auto stream = pipeline.open(options, shuffle);
+  const auto stream = pipeline.open(policy, shuffle);
   EXPECT_THROW(while (const auto batch = stream->next()) take(*batch, run), DataError);
   return run;
 }
@@ -268,6 +268,16 @@ TEST(Graph, RejectBudgetIsThatOfOneEpoch) {
       EXPECT_EQ(run.epochs.size(), 4U);
     }
   }
+}
+
+TEST(Graph, RejectBudgetOfAShareIsNotRoundedDown) {
+  FakePipeline pipeline(100, {});
+  for (std::uint64_t item = 0; item < 29; ++item) pipeline.source.bad_items.insert(item);
+  GraphOptions share = options(2);
+  share.policy.max_reject_share = 0.29;  // times 100 this is 28.999999999999996
+  EXPECT_EQ(drain(*pipeline.open(share)).rejects.size(), 29U);
+  pipeline.source.bad_items.insert(50);
+  EXPECT_EQ(run_until_stopped(pipeline, share, true).rejects.size(), 30U);
 }
 
 TEST(Graph, CancelMidEpochLeavesNoThreadOfOurs) {

@@ -2,10 +2,13 @@
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
 
 #include "stages/data/hdf5/shard_reader.hpp"
 #include "stages/data/hdf5/shard_set_writer.hpp"
 #include "tests/stages/data/hdf5/shard_fixture.hpp"
+#include "tests/stages/data/list_file.hpp"
 #include "tests/support/run_tool.hpp"
 
 namespace gp {
@@ -168,6 +171,73 @@ TEST_F(GanPrep, RefusesShardsThatAreDamagedAtTheSource) {
   EXPECT_EQ(stopped.exit_code, 3);
   EXPECT_CONTAINS(stopped.err, test::key_of(3));
   EXPECT_FALSE(fs::exists(folder_ / "to/manifest.json"));
+}
+
+/// A folder of files that real collections contain and decoders stumble over, through every stage.
+class GanPrepHostile : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!fs::exists(root_)) GTEST_SKIP() << "the hostile files are not at " << root_;
+    test::overwrite(folder_ / "prep.yaml",
+                    "name: hostile\nseed: 5\nstages:\n  - {use: source.folder, root: '" +
+                        root_.string() +
+                        "', extensions: 'jpg,jpeg,png,webp,bmp', max_rejects: 100%}\n"
+                        "  - {use: image.decode}\n  - {use: image.resize, size: 24}\n"
+                        "  - {use: sink.shards, root: to, images_per_shard: 50}\n");
+  }
+  Result build(int threads, const std::string& to, const std::string& policy = "") const {
+    return testing::run_tool("gan-prep", "build '" + (folder_ / "prep.yaml").string() +
+                                             "' --threads " + std::to_string(threads) +
+                                             " --set stages.sink.shards.root='" +
+                                             (folder_ / to).string() + "'" + policy);
+  }
+
+  const fs::path root_ = fs::path(GP_SOURCE_DIR) / "../shared/data/hostile";
+  test::TemporaryFolder folder_;
+};
+
+TEST_F(GanPrepHostile, SameRejectsAndSameBytesForAnyThreadCount) {
+  std::set<std::string> expected;
+  for (const auto& row : read_table(GP_SOURCE_DIR "/tests/stages/data/fixtures/hostile.tsv")) {
+    if (row[1] == "reject") expected.insert(row[0]);
+  }
+  for (const int threads : {1, 2, 8}) {
+    const Result result = build(threads, std::to_string(threads));
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+  }
+  const auto files = test::contents(folder_ / "1");
+  std::set<std::string> rejected;
+  std::istringstream lines(files.at("rejects.jsonl"));
+  for (std::string line; std::getline(lines, line);) {
+    const auto reject = nlohmann::json::parse(line);
+    EXPECT_FALSE(reject.at("stage").get<std::string>().empty());
+    EXPECT_FALSE(reject.at("reason").get<std::string>().empty());
+    rejected.insert(reject.at("key").get<std::string>());
+  }
+  EXPECT_EQ(rejected, expected);
+  EXPECT_EQ(read_manifest(folder_ / "1").images, 247 - expected.size());
+  EXPECT_EQ(files.size(), 4U + 2) << "shards, rejects.jsonl, manifest.json";
+  EXPECT_TRUE(test::contents(folder_ / "2") == files);
+  EXPECT_TRUE(test::contents(folder_ / "8") == files);
+}
+
+TEST_F(GanPrepHostile, PolicyStopsAtTheSameFileForAnyThreadCount) {
+  for (const std::string policy : {"on_error=stop", "max_rejects=20", "max_rejects=12.5%"}) {
+    SCOPED_TRACE(policy);
+    std::string first;
+    for (const int threads : {1, 2, 8}) {
+      const Result result = build(threads, "to", " --set stages.source.folder." + policy);
+      EXPECT_EQ(result.exit_code, 3);
+      const std::string message = result.err.substr(result.err.find("gan-prep: "));
+      if (threads == 1) first = message;
+      EXPECT_EQ(message, first);
+      EXPECT_FALSE(fs::exists(folder_ / "to/manifest.json"));
+    }
+    // In the order of the paths: the first bad file, the 21st, the 31st (12.5 % of 247 are 30.9).
+    EXPECT_CONTAINS(first, policy == "on_error=stop"    ? "exif/corrupted.jpg"
+                           : policy == "max_rejects=20" ? "21 of 247"
+                                                        : "31 of 247");
+  }
 }
 
 }  // namespace

@@ -133,7 +133,7 @@ class Opening {
     return set.offset;
   }
 
-  ShardKeys keys(hsize_t count) const {
+  std::vector<std::string> keys(hsize_t count) const {
     const Dataset set = dataset("keys", 1);
     const std::size_t width = text_width(set.type, "the dataset 'keys'");
     if (set.dims[0] != count) {
@@ -141,22 +141,14 @@ class Opening {
            std::to_string(count) + " images");
     }
     if (width > std::numeric_limits<std::uint32_t>::max() / count) {
-      fail("the keys take " + std::to_string(width) + " bytes each, which is absurd");
+      fail("the keys are " + std::to_string(width) + " bytes long; expected 4 GB for all at most");
     }
     const std::string what = path_.string() + ": cannot read the dataset 'keys'";
     std::vector<char> padded(count * width);
     check(H5Dread(set.id, hdf5::string_type(width, what), H5S_ALL, H5S_ALL, H5P_DEFAULT,
                   padded.data()),
           what);
-    ShardKeys keys;
-    keys.begins.reserve(count + 1);
-    for (std::size_t at = 0; at < padded.size(); at += width) {
-      keys.begins.push_back(static_cast<std::uint32_t>(keys.text.size()));
-      keys.text.append(padded.data() + at, ::strnlen(padded.data() + at, width));
-    }
-    keys.begins.push_back(static_cast<std::uint32_t>(keys.text.size()));
-    keys.text.shrink_to_fit();
-    return keys;
+    return unpad(padded, width);
   }
 
   bool is_uint8(const Dataset& set) const {
@@ -215,9 +207,18 @@ ShardReader::ShardReader(std::filesystem::path file, bool keep_open) : file_(std
     }
     info_.shape = {static_cast<int>(dims[1]), static_cast<int>(dims[2])};
     images_offset_ = images.offset;
-    checksums_offset_ = opening.numbers("crc32c", H5T_NATIVE_UINT32, dims[0], checksums_);
-    opening.numbers("labels", H5T_NATIVE_INT32, dims[0], labels_);
-    keys_ = opening.keys(dims[0]);
+    std::vector<std::uint32_t> checksums;
+    checksums_offset_ = opening.numbers("crc32c", H5T_NATIVE_UINT32, dims[0], checksums);
+    std::vector<std::int32_t> labels;
+    opening.numbers("labels", H5T_NATIVE_INT32, dims[0], labels);
+    const std::vector<std::string> keys = opening.keys(dims[0]);
+    entries_.resize(keys.size() + 1);
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+      entries_[i] = {static_cast<std::uint32_t>(keys_.size()), labels[i], checksums[i]};
+      keys_ += keys[i];
+    }
+    entries_.back().key_begin = static_cast<std::uint32_t>(keys_.size());
+    keys_.shrink_to_fit();
   }
   if (keep_open) {
     fd_ = open_to_read(file_);
@@ -233,8 +234,7 @@ ShardReader::ShardReader(ShardReader&& other) noexcept
     : file_(std::move(other.file_)),
       info_(std::move(other.info_)),
       keys_(std::move(other.keys_)),
-      labels_(std::move(other.labels_)),
-      checksums_(std::move(other.checksums_)),
+      entries_(std::move(other.entries_)),
       images_offset_(other.images_offset_),
       checksums_offset_(other.checksums_offset_),
       fd_(std::exchange(other.fd_, -1)) {}

@@ -118,6 +118,13 @@ TEST_F(PlotTest, CurvesGoWhereTheDataIs) {
   EXPECT_EQ(count_colour(image, kVermilion, 100, 970, 200, 560), 0);
 }
 
+TEST_F(PlotTest, AxisIncludesZeroWhereAskedTo) {
+  Plot plot{"t", "x", "y", {{"high", {0, 1}, {9, 10}}}};
+  EXPECT_GT(count_colour(draw(plot, "range.png"), kBlue, 100, 970, 300, 560), 100);
+  plot.y_from_zero = true;
+  EXPECT_EQ(count_colour(draw(plot, "zero.png"), kBlue, 100, 970, 200, 560), 0);
+}
+
 TEST_F(PlotTest, LeavesOutPointsThatAreNotFinite) {
   const double nan = std::numeric_limits<double>::quiet_NaN();
   const double inf = std::numeric_limits<double>::infinity();

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <limits>
+#include <map>
 #include <opencv2/imgproc.hpp>
 
 #include "pipeline/error.hpp"
@@ -44,14 +45,19 @@ int largest_difference(const std::vector<std::uint8_t>& a, const std::vector<std
 }
 
 ResizeFilter filter_named(const std::string& name) {
-  if (name == "bilinear") return ResizeFilter::kBilinear;
-  return name == "bicubic" ? ResizeFilter::kBicubic : ResizeFilter::kArea;
+  static const std::map<std::string, ResizeFilter> kFilters = {
+      {"area", ResizeFilter::kArea},
+      {"box", ResizeFilter::kBox},
+      {"bilinear", ResizeFilter::kBilinear},
+      {"bicubic", ResizeFilter::kBicubic},
+      {"lanczos", ResizeFilter::kLanczos}};
+  return kFilters.at(name);
 }
 
 TEST(Resize, MatchesPillow) {
   const Image in = picture(31, 45);
   const auto rows = read_table(kFixtures + "list.tsv");
-  ASSERT_EQ(rows.size(), 15U);
+  ASSERT_EQ(rows.size(), 29U);
   for (const auto& row : rows) {
     SCOPED_TRACE(row[0]);
     const double left = std::stod(row[2]);
@@ -108,7 +114,8 @@ TEST(Resize, AreaAgreesWithOpenCv) {
 TEST(Resize, SameSizeIsACopy) {
   const Image in = picture(31, 45);
   for (const ResizeFilter filter :
-       {ResizeFilter::kArea, ResizeFilter::kBilinear, ResizeFilter::kBicubic}) {
+       {ResizeFilter::kArea, ResizeFilter::kBox, ResizeFilter::kBilinear, ResizeFilter::kBicubic,
+        ResizeFilter::kLanczos}) {
     Image out(31, 45);
     resize(in.view(), whole(in), filter, out.view());
     EXPECT_EQ(out.pixels(), in.pixels());
