@@ -46,7 +46,7 @@ class DecodeTarget {
 /// What the formats hold becomes RGB as Pillow's convert("RGB") does it: gray is repeated, palettes
 /// are looked up, alpha is dropped (not composited), CMYK is taken as inverted (as Adobe writes it)
 /// and converted without a profile. 16 bits: the high byte. The EXIF orientation of JPEG, PNG, WebP
-/// and TIFF is applied. Of several pages or frames the first is taken; animated WebP is refused.
+/// and TIFF is applied. Of several pages or frames the first is taken.
 ///
 /// A JPEG that is decoded at 1/n has ceil(size / n) pixels, the last of which may lie partly
 /// outside the source. So that positions stay exact, the geometry then says n times the pixels for

@@ -129,7 +129,22 @@ Geometry decode_with_opencv(ImageFormat format, std::span<const std::uint8_t> by
                 header.alpha_kind_bytes, std::uint8_t{0});
     bytes = patched;
   }
-  const cv::Mat pixels = decode(format, bytes);
+  if (!header.first_frame.empty()) {
+    const RasterHeader frame = read_webp_header(header.first_frame);
+    if (header.frame_x + frame.width > header.width ||
+        header.frame_y + frame.height > header.height) {
+      throw SampleError("WebP: the first frame reaches beyond the picture");
+    }
+    bytes = header.first_frame;
+  }
+  cv::Mat pixels = decode(format, bytes);
+  if (!header.first_frame.empty()) {
+    cv::Mat picture(static_cast<int>(header.height), static_cast<int>(header.width), CV_8UC3,
+                    cv::Scalar::all(0));
+    pixels.copyTo(picture(cv::Rect(static_cast<int>(header.frame_x),
+                                   static_cast<int>(header.frame_y), pixels.cols, pixels.rows)));
+    pixels = picture;
+  }
 
   // OpenCV turns TIFF upright itself, whatever the flags say.
   const Orientation to_do =

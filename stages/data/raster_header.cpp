@@ -20,6 +20,38 @@ T need(const std::optional<T>& number, const char* text) {
 
 // WebP: https://developers.google.com/speed/webp/docs/riff_container ------------------------------
 
+namespace {
+
+/// Takes the picture out of an ANMF chunk, whose content begins at `at` and ends at `end`.
+void take_first_frame(const ByteReader& reader, std::uint64_t at, std::uint64_t end,
+                      RasterHeader& header) {
+  constexpr const char* kShort = "WebP: the file ended within the first frame";
+  // X, Y, width - 1, height - 1, duration (3 bytes each), flags; then the frame's own chunks.
+  header.frame_x = 2 * std::uint64_t{need(reader.u32(at), kShort) & 0xFFFFFF};
+  header.frame_y = 2 * std::uint64_t{need(reader.u32(at + 3), kShort) & 0xFFFFFF};
+  for (at += 16; at + 8 <= end;) {
+    const std::uint32_t size = need(reader.u32(at + 4), kShort);
+    const std::uint64_t padded = std::uint64_t{size} + (size & 1);
+    // Without its alpha, which would be dropped anyway, the picture is a file of the simple format.
+    if (reader.starts_with("VP8 ", at) || reader.starts_with("VP8L", at)) {
+      if (!reader.has(at + 8, size)) throw SampleError(kShort);
+      const auto chunk = reader.slice(at, 8 + padded);
+      header.first_frame = {'R', 'I', 'F', 'F', 0, 0, 0, 0, 'W', 'E', 'B', 'P'};
+      header.first_frame.insert(header.first_frame.end(), chunk.begin(), chunk.end());
+      header.first_frame.resize(12 + 8 + static_cast<std::size_t>(padded));
+      const std::uint64_t riff_size = 4 + 8 + padded;
+      for (std::size_t i = 0; i < 4; ++i) {
+        header.first_frame[4 + i] = static_cast<std::uint8_t>(riff_size >> (8 * i));
+      }
+      return;
+    }
+    at += 8 + padded;
+  }
+  throw SampleError("WebP: the first frame holds no picture");
+}
+
+}  // namespace
+
 RasterHeader read_webp_header(std::span<const std::uint8_t> bytes) {
   constexpr const char* kShort = "WebP: the file ended early";
   const ByteReader reader(bytes);
@@ -39,7 +71,6 @@ RasterHeader read_webp_header(std::span<const std::uint8_t> bytes) {
     constexpr std::uint32_t kAnimated = 0x02;
     constexpr std::uint32_t kAlpha = 0x10;
     const std::uint32_t flags = *reader.u32(20);
-    if ((flags & kAnimated) != 0) throw SampleError("WebP: animations are not supported");
     if ((flags & kAlpha) != 0) header.conversions.push_back("alpha dropped");
     header.width = (*reader.u32(24) & 0xFFFFFF) + 1;
     header.height = (*reader.u32(26) >> 8) + 1;
@@ -47,9 +78,15 @@ RasterHeader read_webp_header(std::span<const std::uint8_t> bytes) {
       const std::uint32_t size = *reader.u32(at + 4);
       if (reader.starts_with("EXIF", at)) {
         header.orientation = read_exif_orientation(reader.slice(at + 8, size));
-        break;
+      }
+      if ((flags & kAnimated) != 0 && header.first_frame.empty() &&
+          reader.starts_with("ANMF", at)) {
+        take_first_frame(reader, at + 8, at + 8 + size, header);
       }
       at += 8 + std::uint64_t{size} + (size & 1);
+    }
+    if ((flags & kAnimated) != 0 && header.first_frame.empty()) {
+      throw SampleError("WebP: an animation without a frame");
     }
   } else {
     throw SampleError("WebP: neither VP8, VP8L nor VP8X data");

@@ -22,6 +22,10 @@ struct RasterHeader {
   /// in how many bytes. libtiff would multiply them.
   std::uint64_t alpha_kind_at = 0;
   std::uint64_t alpha_kind_bytes = 0;
+  /// Animated WebP: its first frame as a file of its own, and where on the picture it belongs.
+  std::vector<std::uint8_t> first_frame;
+  std::uint64_t frame_x = 0;
+  std::uint64_t frame_y = 0;
   /// BMP of 16 bits a pixel: 5 or 6 of green beside 5 of red and 5 of blue. Otherwise 0.
   int packed_green_bits = 0;
   Orientation orientation = Orientation::kNormal;
