@@ -200,9 +200,9 @@ int measure(const std::vector<std::string>& arguments) {
   const fs::path folder = name;
   const Measured start_up = build_shards(1, folder, threads);
 
-  std::printf("%9s | %-26s | %s\n%9s | %12s %13s | %12s %12s %12s %14s %13s\n", "",
-              "gan-prep build", "reading, shuffled", "images", "us an image", "peak MB", "open s",
-              "1st batch s", "us an image", "between s", "peak MB");
+  std::printf("%9s | %-20s | %s\n", "", "gan-prep build", "reading, shuffled");
+  std::printf("%9s | %11s %8s | %8s %11s %8s %11s %10s %8s\n", "images", "us an image", "peak MB",
+              "open s", "1st batch s", "its CPU", "us an image", "between s", "peak MB");
   Json rows = Json::array();
   for (const std::uint64_t images : counts) {
     const Measured build = build_shards(images, folder, threads);
