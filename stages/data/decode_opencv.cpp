@@ -88,7 +88,7 @@ void bgr_to_rgb(const std::uint8_t* in, int width, std::uint8_t* out) {
   }
 }
 
-/// OpenCV leaves the low bits of packed colours 0, so that white were not quite white.
+/// Fills the low bits of packed colours, which OpenCV leaves 0: white would be 248.
 void spread_packed_colors(std::uint8_t* rgb, int width, int green_bits) {
   const auto spread = [](int value, int bits) {
     const int most = (1 << bits) - 1;

@@ -94,6 +94,21 @@ Json read_shards(const fs::path& shards, std::uint32_t epochs, double started) {
 
 // Measuring, in the parent ------------------------------------------------------------------------
 
+struct TemporaryFolder {
+  TemporaryFolder() {
+    std::string name = (fs::temp_directory_path() / "gp_scale_XXXXXX").string();
+    if (::mkdtemp(name.data()) == nullptr) throw RunError(name + ": cannot make a folder");
+    path = name;
+  }
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    fs::remove_all(path, ignored);
+  }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  fs::path path;
+};
+
 struct Measured {
   double cpu_s = 0;
   double peak_mb = 0;  ///< resident
@@ -195,9 +210,8 @@ int measure(const std::vector<std::string>& arguments) {
   const auto counts =
       options.get_or<std::vector<std::uint64_t>>("images", {1'000, 10'000, 100'000, 1'000'000});
   const int threads = options.get_or("threads", 2);
-  std::string name = (fs::temp_directory_path() / "gp_scale_XXXXXX").string();
-  if (::mkdtemp(name.data()) == nullptr) throw RunError(name + ": cannot make a folder");
-  const fs::path folder = name;
+  const TemporaryFolder temporary;
+  const fs::path& folder = temporary.path;
   const Measured start_up = build_shards(1, folder, threads);
 
   std::printf("%9s | %-20s | %s\n", "", "gan-prep build", "reading, shuffled");
@@ -222,7 +236,6 @@ int measure(const std::vector<std::string>& arguments) {
   }
   if (options.has("json")) write_file(options.get<std::string>("json"), rows.dump(2) + "\n");
   if (options.has("plots")) draw(rows, options.get<std::string>("plots"));
-  fs::remove_all(folder);
   return 0;
 }
 
