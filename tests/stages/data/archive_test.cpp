@@ -370,6 +370,51 @@ TEST_F(Archives, DamagedZipsGiveNoOtherPictures) {
   }
 }
 
+/// Tars have checksums of headers only, so that other bytes may come out, but nothing else may.
+TEST_F(Archives, DamagedTarsAreRefusedOrRead) {
+  const Contents files = {{"1.png", noise(300, 4)}, {std::string(120, 'n') + ".png", "2"}};
+  for (const auto& [format, filter] : std::vector<std::pair<std::string, std::string>>{
+           {"pax", "none"}, {"gnutar", "none"}, {"pax", "gzip"}, {"gnutar", "zstd"}}) {
+    const std::string whole = read_text(pack("whole.tar", files, format, filter));
+    int refused = 0;
+    int opened = 0;
+    for (std::size_t at = 0; at < whole.size(); at += filter == "none" ? 5 : 1) {
+      std::string damaged = whole;
+      damaged[at] = static_cast<char>(damaged[at] ^ (at % 3 == 0 ? 0x80 : 0x01));
+      const fs::path path = write("d.tar", damaged);
+      try {
+        const auto archive = Archive::open(path, 1 << 20);
+        std::vector<std::uint8_t> bytes;
+        for (const Archive::Member& member : archive->members()) {
+          archive->read(member, bytes);
+          EXPECT_LE(bytes.size(), std::size_t{1} << 20);
+        }
+        ++opened;
+      } catch (const DataError&) {
+        ++refused;
+      } catch (const SampleError&) {
+        ++opened;
+      }
+      fs::remove(path);
+    }
+    EXPECT_GT(refused, 20) << format << " " << filter;
+    EXPECT_GT(opened + refused, 100);
+  }
+}
+
+TEST_F(Archives, OddFilesOfAnyKindAreRefusedOrRead) {
+  const fs::path odd = GP_SOURCE_DIR "/../shared/data/hostile";
+  if (!fs::exists(odd)) GTEST_SKIP() << odd << " does not exist";
+  int tried = 0;
+  for (const auto& entry : fs::recursive_directory_iterator(odd)) {
+    if (!entry.is_regular_file()) continue;
+    SCOPED_TRACE(entry.path().string());
+    EXPECT_NE(error(entry.path(), 1 << 20), "");
+    ++tried;
+  }
+  EXPECT_GT(tried, 100);
+}
+
 /// Where the central directory's entry of the first member begins.
 std::size_t directory_entry(const std::string& zip) { return zip.find("PK\1\2"); }
 
