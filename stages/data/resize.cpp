@@ -5,28 +5,16 @@
 #include <cstdint>
 #include <cstring>
 #include <map>
+#include <memory>
 #include <numbers>
 #include <vector>
 
 #include "pipeline/error.hpp"
+#include "stages/data/resize_kernels.hpp"
 #include "stages/data/stages.hpp"
 
 namespace gp {
 namespace {
-
-/// Fixed-point weights: 8 bits for the pixel, 2 for the overshoot of the cubic, the rest for these.
-constexpr int kWeightBits = 32 - 8 - 2;
-
-/// For every output coordinate, the input coordinates it sees and their weights.
-struct Weights {
-  struct Span {
-    int first;  ///< input coordinate
-    int count;
-    int offset;  ///< into `values`
-  };
-  std::vector<Span> spans;           ///< one an output coordinate
-  std::vector<std::int32_t> values;  ///< fixed point; each span sums to about 1
-};
 
 double box(double x) { return x > -0.5 && x <= 0.5 ? 1 : 0; }
 
@@ -50,21 +38,21 @@ double lanczos(double x) {
   return x >= -3 && x < 3 ? sinc(x) * sinc(x / 3) : 0;
 }
 
-void append(Weights& weights, int first, std::vector<double>& values) {
+void append(ResizeWeights& weights, int first, std::vector<double>& values) {
   double sum = 0;
   for (const double value : values) sum += value;
   weights.spans.push_back(
       {first, static_cast<int>(values.size()), static_cast<int>(weights.values.size())});
   for (double value : values) {
     if (sum != 0) value /= sum;
-    const double fixed = value * (1 << kWeightBits);
+    const double fixed = value * (1 << kResizeWeightBits);
     weights.values.push_back(static_cast<std::int32_t>(fixed < 0 ? fixed - 0.5 : fixed + 0.5));
   }
 }
 
 /// The share of each input pixel in [low, high) / n, cut into n footprints.
-Weights area_weights(int in_size, double low, double high, int out_size) {
-  Weights weights;
+ResizeWeights area_weights(int in_size, double low, double high, int out_size) {
+  ResizeWeights weights;
   std::vector<double> values;
   const double scale = (high - low) / out_size;
   for (int i = 0; i < out_size; ++i) {
@@ -83,9 +71,9 @@ Weights area_weights(int in_size, double low, double high, int out_size) {
 
 /// As in Pillow's precompute_coeffs(), so that results are equal.
 template <class Filter>
-Weights filter_weights(int in_size, double low, double high, int out_size, Filter filter,
-                       double filter_support) {
-  Weights weights;
+ResizeWeights filter_weights(int in_size, double low, double high, int out_size, Filter filter,
+                             double filter_support) {
+  ResizeWeights weights;
   std::vector<double> values;
   const double scale = (high - low) / out_size;
   const double filter_scale = std::max(scale, 1.0);
@@ -102,7 +90,8 @@ Weights filter_weights(int in_size, double low, double high, int out_size, Filte
   return weights;
 }
 
-Weights make_weights(ResizeFilter filter, int in_size, double low, double high, int out_size) {
+ResizeWeights make_weights(ResizeFilter filter, int in_size, double low, double high,
+                           int out_size) {
   switch (filter) {
     case ResizeFilter::kBox:
       return filter_weights(in_size, low, high, out_size, box, 0.5);
@@ -118,41 +107,6 @@ Weights make_weights(ResizeFilter filter, int in_size, double low, double high, 
   return area_weights(in_size, low, high, out_size);
 }
 
-std::uint8_t round_to_byte(std::int32_t fixed) {
-  return static_cast<std::uint8_t>(std::clamp(fixed >> kWeightBits, 0, 255));
-}
-
-void resize_row(const std::uint8_t* in, const Weights& weights, std::uint8_t* out) {
-  for (const Weights::Span& span : weights.spans) {
-    const std::uint8_t* pixel = in + static_cast<std::size_t>(span.first) * kChannels;
-    const std::int32_t* weight = weights.values.data() + span.offset;
-    std::int32_t r = 1 << (kWeightBits - 1);
-    std::int32_t g = r;
-    std::int32_t b = r;
-    for (int k = 0; k < span.count; ++k, pixel += kChannels) {
-      r += pixel[0] * weight[k];
-      g += pixel[1] * weight[k];
-      b += pixel[2] * weight[k];
-    }
-    *out++ = round_to_byte(r);
-    *out++ = round_to_byte(g);
-    *out++ = round_to_byte(b);
-  }
-}
-
-/// One output row as the weighted sum of rows `rows`, `rows + stride`, ...: the loop over x is the
-/// inner one, so that it vectorises. `sums` is scratch of the row's length.
-void blend_rows(const std::uint8_t* rows, std::ptrdiff_t stride, const std::int32_t* weight,
-                int count, std::size_t length, std::int32_t* sums, std::uint8_t* out) {
-  std::fill_n(sums, length, 1 << (kWeightBits - 1));
-  for (int k = 0; k < count; ++k) {
-    const std::uint8_t* row = rows + k * stride;
-    const std::int32_t w = weight[k];
-    for (std::size_t x = 0; x < length; ++x) sums[x] += row[x] * w;
-  }
-  for (std::size_t x = 0; x < length; ++x) out[x] = round_to_byte(sums[x]);
-}
-
 }  // namespace
 
 void resize(ConstImageView in, const RectF& region, ResizeFilter filter, ImageView out) {
@@ -166,27 +120,28 @@ void resize(ConstImageView in, const RectF& region, ResizeFilter filter, ImageVi
                       std::to_string(region.y) + ") holds nothing of the image of " +
                       std::to_string(in.width) + "x" + std::to_string(in.height));
   }
-  const Weights across = make_weights(filter, in.width, left, right, out.width);
-  const Weights down = make_weights(filter, in.height, top, bottom, out.height);
+  const ResizeWeights across = make_weights(filter, in.width, left, right, out.width);
+  const ResizeWeights down = make_weights(filter, in.height, top, bottom, out.height);
 
   // Horizontal first, only the rows that the vertical pass reads.
   int first_row = in.height;
   int end_row = 0;
-  for (const Weights::Span& span : down.spans) {
+  for (const ResizeWeights::Span& span : down.spans) {
     first_row = std::min(first_row, span.first);
     end_row = std::max(end_row, span.first + span.count);
   }
+  const ResizeKernels& kernels = resize_kernels();
   const std::size_t length = static_cast<std::size_t>(out.width) * kChannels;
-  std::vector<std::uint8_t> narrow(static_cast<std::size_t>(end_row - first_row) * length);
-  for (int y = first_row; y < end_row; ++y) {
-    resize_row(in.row(y), across, narrow.data() + static_cast<std::size_t>(y - first_row) * length);
-  }
-  std::vector<std::int32_t> sums(length);
+  const std::size_t stride = length + 1;
+  const int n_rows = end_row - first_row;
+  const auto narrow = std::make_unique_for_overwrite<std::uint8_t[]>(n_rows * stride);
+  kernels.across(in.row(first_row), in.stride, in.width, n_rows, across, narrow.get(),
+                 static_cast<std::ptrdiff_t>(stride));
   for (int y = 0; y < out.height; ++y) {
-    const Weights::Span& span = down.spans[static_cast<std::size_t>(y)];
-    blend_rows(narrow.data() + static_cast<std::size_t>(span.first - first_row) * length,
-               static_cast<std::ptrdiff_t>(length), down.values.data() + span.offset, span.count,
-               length, sums.data(), out.row(y));
+    const ResizeWeights::Span& span = down.spans[static_cast<std::size_t>(y)];
+    kernels.down(narrow.get() + static_cast<std::size_t>(span.first - first_row) * stride,
+                 static_cast<std::ptrdiff_t>(stride), down.values.data() + span.offset, span.count,
+                 length, out.row(y));
   }
 }
 

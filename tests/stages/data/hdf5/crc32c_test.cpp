@@ -44,7 +44,7 @@ TEST(Crc32c, InstructionGivesTheKnownValues) {
 }
 
 TEST(Crc32c, ChosenWayEqualsTableForEveryLengthAndAlignment) {
-  Bytes bytes(200);
+  Bytes bytes(10000);
   std::uint32_t state = 1;
   for (std::uint8_t& byte : bytes) {
     state = state * 1664525 + 1013904223;
@@ -55,6 +55,11 @@ TEST(Crc32c, ChosenWayEqualsTableForEveryLengthAndAlignment) {
       const std::span<const std::uint8_t> piece(bytes.data() + start, length);
       ASSERT_EQ(crc32c(piece), crc32c_by_table(piece)) << start << " + " << length;
     }
+  }
+  // Around multiples of 3 KiB, which the instruction takes in pieces.
+  for (const std::size_t length : {3071, 3072, 3073, 3080, 6143, 6144, 6151, 9216, 10000}) {
+    const std::span<const std::uint8_t> piece(bytes.data(), length);
+    ASSERT_EQ(crc32c(piece), crc32c_by_table(piece)) << length;
   }
 }
 
