@@ -1,5 +1,6 @@
 #include "pipeline/config.hpp"
 
+#include <algorithm>
 #include <fstream>
 #include <system_error>
 
@@ -103,6 +104,28 @@ std::vector<std::string> ConfigFile::stage_names() const {
   };
   collect(root_->find("stages"), collect);
   return names;
+}
+
+void ConfigFile::end_images_with(const std::string& use) {
+  Node* stages = root_->find("stages");
+  if (stages == nullptr || stages->type != Node::Type::kList) return;  // check_config says so
+  const auto end = std::find_if(stages->items.begin(), stages->items.end(), [](const Node& stage) {
+    const Node* name = stage.find("use");
+    return name != nullptr && (name->text == kBatchStage || name->text.starts_with("train.") ||
+                               name->text.starts_with("sink."));
+  });
+  const Mark mark = end != stages->items.end() ? end->mark : stages->mark;
+  stages->items.erase(end, stages->items.end());
+  Node name;
+  name.type = Node::Type::kScalar;
+  name.key = "use";
+  name.text = use;
+  name.mark = name.key_mark = mark;
+  Node stage;
+  stage.type = Node::Type::kMap;
+  stage.mark = mark;
+  stage.items.push_back(std::move(name));
+  stages->items.push_back(std::move(stage));
 }
 
 std::string Config::resolved_yaml() const {

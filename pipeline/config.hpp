@@ -60,6 +60,10 @@ class ConfigFile {
   /// The `use` of every stage, in order; those within a stage before it.
   std::vector<std::string> stage_names() const;
 
+  /// Ends the list of stages where images end: `batch`, `train.*` or `sink.*`, and all that follows
+  /// it, are replaced by the one stage `use`. For looking at data without loading what trains.
+  void end_images_with(const std::string& use);
+
   const Node& root() const { return *root_; }
   const std::filesystem::path& path() const { return path_; }
 

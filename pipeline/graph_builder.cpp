@@ -184,6 +184,12 @@ Pipeline::Pipeline(Config config) : config_(std::move(config)) {
   }
 }
 
+std::vector<const DataPath*> Pipeline::phases() const {
+  std::vector<const DataPath*> result;
+  for (const PreparedPhase& phase : phases_) result.push_back(&phase.data);
+  return result;
+}
+
 StageOverrides Pipeline::for_source(const std::map<std::string, std::string>& overrides) const {
   return {{config_.stages.front().address, overrides}};
 }

@@ -30,6 +30,8 @@ class Pipeline : public StreamFactory {
 
   const Config& config() const { return config_; }
   const DataPath& data() const { return data_; }
+  /// What each phase of the trainer's schedule reads, instead of data(); empty: it has none.
+  std::vector<const DataPath*> phases() const;
   /// Null where the list has no end stage.
   EndStage* end() const { return end_.get(); }
   const std::string& end_address() const { return end_address_; }

@@ -9,11 +9,13 @@
 #include <ctime>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <thread>
 
 #include "pipeline/build_id.hpp"
 #include "pipeline/error.hpp"
 #include "pipeline/files.hpp"
+#include "pipeline/replay.hpp"
 
 namespace gp {
 namespace {
@@ -99,15 +101,37 @@ Json run_record(const LoadedConfig& loaded, const Pipeline& pipeline, const Thre
         {"system", std::string(system.sysname) + " " + system.release + " " + system.machine}}}};
 }
 
+/// "image.decode: 256x170, of which 1024 x 660 source pixels count"
+std::string describe(const ReplayedStage& stage) {
+  if (stage.shape == ImageShape()) {
+    return stage.address + ": " + std::to_string(stage.bytes.size()) + " bytes";
+  }
+  std::string text = stage.address + ": " + to_string(stage.shape);
+  if (!stage.geometry.is_whole()) {
+    const RectF& region = stage.geometry.region;
+    char part[96];
+    std::snprintf(part, sizeof part, ", of which %g x %g source pixels count", region.width,
+                  region.height);
+    text += part;
+  }
+  return text;
+}
+
 }  // namespace
 
 std::unique_ptr<LoadedConfig> LoadedConfig::load(const fs::path& path,
                                                  const std::vector<std::string>& overrides,
                                                  const std::vector<fs::path>& plugin_path) {
-  const ConfigFile file = ConfigFile::read(path, overrides);
+  return load(ConfigFile::read(path, overrides), plugin_path);
+}
+
+std::unique_ptr<LoadedConfig> LoadedConfig::load(const ConfigFile& file,
+                                                 const std::vector<fs::path>& plugin_path,
+                                                 std::vector<StageInfo> more) {
   auto loaded = std::unique_ptr<LoadedConfig>(
       new LoadedConfig{StageRegistry(), PluginLoader(plugin_path), Config()});
   add_built_in_stages(loaded->registry);
+  for (StageInfo& info : more) loaded->registry.add(std::move(info));
   for (const std::string& module : file.modules()) {
     loaded->loader.load_module(module, loaded->registry);
   }
@@ -208,46 +232,16 @@ fs::path run_pipeline(const LoadedConfig& loaded, const RunRequest& request, Log
 std::string dry_run(const LoadedConfig& loaded) {
   const Pipeline pipeline(loaded.config);
   const DataPath& data = pipeline.data();
-  std::string text;
-  TransformChain::Observer observer = [&text](const std::string& address,
-                                              const StageInput& output) {
-    text += "  " + address + ": ";
-    if (output.image.empty()) {
-      text += std::to_string(output.bytes.size()) + " bytes\n";
-      return;
-    }
-    text += to_string(output.image.shape());
-    const RectF& region = output.geometry.region;
-    if (!output.geometry.is_whole()) {
-      char part[96];
-      std::snprintf(part, sizeof part, ", of which %g x %g source pixels count", region.width,
-                    region.height);
-      text += part;
-    }
-    text += '\n';
-  };
-  data.chain->set_observer(std::move(observer));
-  Workspace workspace(*data.chain);
   // One bad file does not make the configuration bad: try a few.
+  std::optional<ReplayedSample> passed;
   std::string first_reject;
-  bool passed = false;
   data.order->start_epoch(0);
-  for (std::uint64_t position = 0; position < std::min<std::uint64_t>(data.order->size(), 16);
-       ++position) {
-    const SampleOrder::Entry& entry = data.order->at(position);
-    Sample sample;
-    sample.info = {data.source->key(entry.item), entry.key_hash, data.source->label(entry.item), 0};
-    sample.item = entry.item;
-    if (data.chain->output_shape().fixed()) {
-      sample.slab = SlabPool(data.chain->output_shape().bytes()).take();
-    }
-    text = "sample '" + sample.info.key + "':\n";
-    for (const TransformChain::Segment& segment : data.chain->segments()) {
-      data.chain->run(segment, sample, workspace);
-    }
-    passed = !sample.reject || sample.reject->dropped;
-    if (passed) break;
-    if (first_reject.empty()) {
+  const std::uint64_t tries = std::min<std::uint64_t>(data.order->size(), 16);
+  for (std::uint64_t position = 0; position < tries && !passed; ++position) {
+    ReplayedSample sample = replay_sample(data, data.order->at(position), 0);
+    if (!sample.reject || sample.reject->dropped) {
+      passed = std::move(sample);
+    } else if (first_reject.empty()) {
       first_reject = "sample '" + sample.info.key + "', stage '" + sample.reject->stage +
                      "': " + sample.reject->reason;
     }
@@ -255,6 +249,8 @@ std::string dry_run(const LoadedConfig& loaded) {
   if (!passed) {
     throw DataError("none of the first samples came through; the first: " + first_reject);
   }
+  std::string text = "sample '" + passed->info.key + "':\n";
+  for (const ReplayedStage& stage : passed->stages) text += "  " + describe(stage) + '\n';
   const StreamInfo stream = pipeline.stream_info();
   text += std::to_string(stream.source_size) + " samples an epoch";
   if (stream.batch_size > 0) {

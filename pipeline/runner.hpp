@@ -24,6 +24,10 @@ struct LoadedConfig {
   static std::unique_ptr<LoadedConfig> load(const std::filesystem::path& path,
                                             const std::vector<std::string>& overrides,
                                             const std::vector<std::filesystem::path>& plugin_path);
+  /// The same of a file that was read already; `more` are stages of the caller's own.
+  static std::unique_ptr<LoadedConfig> load(const ConfigFile& file,
+                                            const std::vector<std::filesystem::path>& plugin_path,
+                                            std::vector<StageInfo> more = {});
 };
 
 struct RunRequest {

@@ -208,6 +208,15 @@ const TransformChain::Node* TransformChain::chosen(int index, const Sample& samp
   return node;
 }
 
+std::vector<std::string> TransformChain::chosen_addresses(const Sample& sample) const {
+  std::vector<std::string> addresses;
+  for (int i = 0; i < n_links_; ++i) {
+    const Node* node = chosen(i, sample);
+    addresses.push_back(node == nullptr ? "" : node->address);
+  }
+  return addresses;
+}
+
 std::vector<TransformChain::Segment> TransformChain::segments() const {
   std::vector<bool> serial;
   for (int i = 0; i < n_links_; ++i) serial.push_back(is_serial(nodes_[i]));
@@ -321,10 +330,7 @@ int TransformChain::run_geometric(int first, int last, Sample& sample, State& st
   Affine map;
   cut_region(state);
   ImageShape shape = state.image.shape();
-  // An observer wants to see every stage by itself; the pictures then differ from the run's by
-  // the additional resampling only.
-  const int limit = observer_ ? first + 1 : last;
-  for (; end < limit; ++end) {
+  for (; end < last; ++end) {
     const Node* node = chosen(end, sample);
     if (node == nullptr) continue;
     if (!node->info->geometric) break;
@@ -334,9 +340,14 @@ int TransformChain::run_geometric(int first, int last, Sample& sample, State& st
     shape = node->stage->output_shape(shape);
     last_node = node;
     state.workspace.clock->lap(state.at, 1, {sample.item, sample.info.epoch});
-  }
-  for (const double value : map.m) {
-    if (!std::isfinite(value)) throw std::runtime_error("its matrix is not finite");
+    for (const double value : map.m) {
+      if (!std::isfinite(value)) throw std::runtime_error("its matrix is not finite");
+    }
+    if (observer_) {
+      Image so_far(shape.height, shape.width);
+      warp_affine(state.image, map, so_far.view());
+      observer_(node->address, {sample.info, {}, so_far.view(), Geometry::whole(shape)});
+    }
   }
   if (!map.is_identity() || shape != state.image.shape()) {
     Output output(state, events_, slot_after(end - 1, sample), state.workspace.bytes);
@@ -344,24 +355,26 @@ int TransformChain::run_geometric(int first, int last, Sample& sample, State& st
     output.commit(sample, last_node->address);
     state.workspace.clock->lap(state.at, 0, {sample.item, sample.info.epoch});
   }
-  if (observer_) {
-    observer_(last_node->address, {sample.info, state.bytes, state.image, state.geometry});
-  }
   return end;
+}
+
+ConstImageView cut_to_region(ConstImageView image, const Geometry& geometry) {
+  if (image.empty() || geometry.source_width == 0 || geometry.is_whole()) return image;
+  const RectF region = geometry.region_in(image.shape());
+  const int x0 = std::clamp(static_cast<int>(std::floor(region.x)), 0, image.width - 1);
+  const int y0 = std::clamp(static_cast<int>(std::floor(region.y)), 0, image.height - 1);
+  const int x1 =
+      std::clamp(static_cast<int>(std::ceil(region.x + region.width)), x0 + 1, image.width);
+  const int y1 =
+      std::clamp(static_cast<int>(std::ceil(region.y + region.height)), y0 + 1, image.height);
+  // A view into the same pixels is enough: stages read strided images.
+  return {image.row(y0) + static_cast<std::ptrdiff_t>(x0) * kChannels, y1 - y0, x1 - x0,
+          image.stride};
 }
 
 void TransformChain::cut_region(State& state) const {
   if (state.image.empty() || state.geometry.source_width == 0 || state.geometry.is_whole()) return;
-  const RectF region = state.geometry.region_in(state.image.shape());
-  const int x0 = std::clamp(static_cast<int>(std::floor(region.x)), 0, state.image.width - 1);
-  const int y0 = std::clamp(static_cast<int>(std::floor(region.y)), 0, state.image.height - 1);
-  const int x1 =
-      std::clamp(static_cast<int>(std::ceil(region.x + region.width)), x0 + 1, state.image.width);
-  const int y1 =
-      std::clamp(static_cast<int>(std::ceil(region.y + region.height)), y0 + 1, state.image.height);
-  // A view into the same pixels is enough: stages read strided images.
-  state.image = {state.image.row(y0) + static_cast<std::ptrdiff_t>(x0) * kChannels, y1 - y0,
-                 x1 - x0, state.image.stride};
+  state.image = cut_to_region(state.image, state.geometry);
   state.geometry = Geometry::whole(state.image.shape());
 }
 

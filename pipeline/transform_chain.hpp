@@ -27,6 +27,9 @@ struct Workspace {
   std::shared_ptr<StageClock> clock;
 };
 
+/// The part of `image` that counts, rounded outwards to whole pixels: a view into the same memory.
+ConstImageView cut_to_region(ConstImageView image, const Geometry& geometry);
+
 /// A source and the transforms after it, applied to one sample: what the graph's nodes call, and
 /// what one-stage tests call without a graph. Thread-safe.
 ///
@@ -73,7 +76,16 @@ class TransformChain {
   void reset_counts() const;
   const EventCounts& events() const { return events_; }
 
-  /// Called after each stage with its address and its output, for previews and --dry-run.
+  const std::string& address(int link) const {
+    return nodes_[static_cast<std::size_t>(link)].address;
+  }
+  /// The address of the stage that each link stands for with this sample: its own, that of the
+  /// choice taken, or "" where none is.
+  std::vector<std::string> chosen_addresses(const Sample& sample) const;
+
+  /// Called after each stage with its address and its output, for replays and --dry-run. The sample
+  /// goes on exactly as without: of neighbouring geometric stages, each is shown by one resampling
+  /// of the maps so far, and the last of these pictures is the one that goes on.
   using Observer = std::function<void(const std::string& address, const StageInput& output)>;
   void set_observer(Observer observer) { observer_ = std::move(observer); }  ///< before it runs
 

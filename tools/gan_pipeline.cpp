@@ -228,18 +228,6 @@ int evaluate(const std::vector<std::string>& arguments) {
   return 0;
 }
 
-/// "3x8" as rows and columns.
-std::pair<int, int> parse_grid(const std::string& text) {
-  int rows = 0;
-  int columns = 0;
-  char rest = 0;
-  if (std::sscanf(text.c_str(), "%dx%d%c", &rows, &columns, &rest) != 2 || rows < 1 ||
-      columns < 1 || rows > 1000 || columns > 1000) {
-    throw ConfigError("--grid " + text + ": expected ROWSxCOLUMNS, e.g. 4x8");
-  }
-  return {rows, columns};
-}
-
 int sample(const std::vector<std::string>& arguments) {
   Options options("gan-pipeline sample CHECKPOINT|RUN_DIR --out FILE|DIR [options]",
                   "Draws images from a trained generator: a grid in one PNG, or single PNGs.");
@@ -338,6 +326,7 @@ int main(int argc, char** argv) {
        {"bench", "say what the stages cost and which one is the bottleneck", gp::bench_command},
        {"evaluate", "measure a trained state", gp::evaluate},
        {"sample", "draw images from a trained state", gp::sample},
+       {"replay", "one sample, stage by stage, as training saw it", gp::replay_command},
        {"version", "version, compiler and headers", gp::version}},
       argc, argv);
 }

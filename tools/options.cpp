@@ -86,6 +86,17 @@ std::vector<std::filesystem::path> Options::paths(const std::string& name) const
   return {texts.begin(), texts.end()};
 }
 
+std::pair<int, int> parse_grid(const std::string& text) {
+  int rows = 0;
+  int columns = 0;
+  char rest = 0;
+  if (std::sscanf(text.c_str(), "%dx%d%c", &rows, &columns, &rest) != 2 || rows < 1 ||
+      columns < 1 || rows > 1000 || columns > 1000) {
+    throw ConfigError("--grid " + text + ": expected ROWSxCOLUMNS, e.g. 4x8");
+  }
+  return {rows, columns};
+}
+
 int run_command(const std::string& program, const std::string& doc,
                 const std::vector<Command>& commands, int argc, char** argv) {
   const auto help = [&](std::ostream& out) {

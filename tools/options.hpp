@@ -6,6 +6,7 @@
 #include <stop_token>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace gp {
@@ -47,6 +48,9 @@ class Options {
   std::vector<std::string> required_;
   boost::program_options::variables_map values_;
 };
+
+/// "3x8" as rows and columns, 1 to 1000 each. Throws ConfigError that names --grid.
+std::pair<int, int> parse_grid(const std::string& text);
 
 /// A subcommand: its name, one line about it, and what it does with the arguments after the name.
 struct Command {
