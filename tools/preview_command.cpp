@@ -109,8 +109,9 @@ int preview_command(const std::vector<std::string>& arguments) {
   }
 
   // The draws do not depend on the order, so that any choice shows what training sees.
-  const SampleOrder chosen(*data.source, options.get_or<std::uint64_t>("shuffle", 0),
-                           options.has("shuffle"));
+  SampleOrder chosen(*data.source, options.get_or<std::uint64_t>("shuffle", 0),
+                     options.has("shuffle"));
+  chosen.start_epoch(0);
   const std::size_t wanted = static_cast<std::size_t>(rows) * static_cast<std::size_t>(columns);
   std::vector<std::uint8_t> images;
   std::size_t count = 0;
