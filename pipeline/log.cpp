@@ -12,7 +12,7 @@
 namespace gp {
 namespace {
 
-constexpr double kSecondsBetweenLines = 5;
+constexpr double kSecondsBetweenLines = 10;
 
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();

@@ -37,10 +37,12 @@ int build(const std::vector<std::string>& arguments) {
   Options options("gan-prep build CONFIG [options]",
                   "Sends the images of a configuration through its stages once and writes them as\n"
                   "HDF5 shards, for many quick trainings. Interrupted, it starts again; finished,\n"
-                  "it does nothing; made with other settings, it is refused with the difference.");
+                  "it does nothing; made with other settings, it is refused with the difference.\n"
+                  "Shards that are there already stay as they are until all new ones are written.");
   options.positional("CONFIG").with_config_options();
   options.add()("rebuild", "replace shards that are there already")(
-      "threads", po::value<int>()->value_name("N"), "threads to prepare with (default: all)");
+      "threads", po::value<int>()->value_name("N"), "threads to prepare with (default: all)")(
+      "quiet", "say nothing but warnings and errors");
   if (!options.parse(arguments)) return 0;
   std::vector<std::string> overrides = options.list("set");
   if (options.has("threads")) {
@@ -53,6 +55,7 @@ int build(const std::vector<std::string>& arguments) {
   StageConfig& sink = loaded->config.stages.back();
   if (options.has("rebuild")) sink.params.set("rebuild", true);
   Log log;
+  log.set_quiet(options.has("quiet"));
   RunRequest request;
   request.out.clear();  // the result is the folder of shards, there is no run to keep
   request.stop = signals.token();

@@ -48,7 +48,10 @@ Manifest from_json(const Json& json) {
     manifest.shards.push_back(
         {shard.at("file").get<std::string>(), shard.at("bytes").get<std::uint64_t>(),
          shard.at("sha256").get<std::string>(), shard.at("images").get<std::uint64_t>(),
-         shard.at("first").get<std::uint64_t>()});
+         shard.at("first").get<std::uint64_t>(), std::nullopt});
+    if (const auto tables = shard.find("tables_crc32c"); tables != shard.end()) {
+      manifest.shards.back().tables_crc32c = tables->get<std::uint32_t>();
+    }
   }
   manifest.class_names = json.at("class_names").get<std::vector<std::string>>();
   manifest.source_digest = json.at("source_digest").get<std::string>();
@@ -134,6 +137,7 @@ std::string to_text(const Manifest& manifest) {
                               {"sha256", shard.sha256},
                               {"images", shard.images},
                               {"first", shard.first}});
+    if (shard.tables_crc32c) json["shards"].back()["tables_crc32c"] = *shard.tables_crc32c;
   }
   json["class_names"] = manifest.class_names;
   return seal(std::move(json));
@@ -177,7 +181,8 @@ Manifest read_manifest(const std::filesystem::path& root) {
   std::error_code error;
   if (!std::filesystem::exists(file, error)) {
     const bool folder = std::filesystem::is_directory(root, error);
-    const bool begun = folder && std::filesystem::exists(root / shard_name(0), error);
+    const bool begun = folder && (std::filesystem::exists(root / shard_name(0), error) ||
+                                  std::filesystem::exists(root / kUnfinishedFolder, error));
     throw DataError(file.string() + ": " +
                     (!folder ? "there is no such folder"
                      : begun ? "is missing although the folder holds shards: a build did not finish"

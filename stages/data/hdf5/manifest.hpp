@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,9 @@ struct ShardEntry {
   std::string sha256;        ///< of the file
   std::uint64_t images = 0;  ///< 1 .. kMaxImagesPerShard
   std::uint64_t first = 0;   ///< number of its first image in the whole folder
+  /// Of its tables (gp::tables_checksum), by which a reader knows it without reading its pixels.
+  /// Sets of version 0.1.0 have none.
+  std::optional<std::uint32_t> tables_crc32c;
 };
 
 /// What a folder of shards holds: the content of its manifest.json, written last, so that a folder
@@ -49,6 +53,8 @@ struct Manifest {
 
 inline constexpr char kManifestFile[] = "manifest.json";
 inline constexpr char kRejectsFile[] = "rejects.jsonl";
+/// Folder within the folder of shards, in which a build writes until all of it is there.
+inline constexpr char kUnfinishedFolder[] = "unfinished";
 /// "shard-00017.h5"; from_shard_name gives -1 for any other name.
 std::string shard_name(std::uint64_t number);
 std::int64_t from_shard_name(const std::string& name);

@@ -219,6 +219,7 @@ ShardReader::ShardReader(std::filesystem::path file, bool keep_open) : file_(std
     }
     entries_.back().key_begin = static_cast<std::uint32_t>(keys_.size());
     keys_.shrink_to_fit();
+    tables_checksum_ = gp::tables_checksum(checksums, labels, keys);
   }
   if (keep_open) {
     fd_ = open_to_read(file_);
@@ -235,6 +236,7 @@ ShardReader::ShardReader(ShardReader&& other) noexcept
       info_(std::move(other.info_)),
       keys_(std::move(other.keys_)),
       entries_(std::move(other.entries_)),
+      tables_checksum_(other.tables_checksum_),
       images_offset_(other.images_offset_),
       checksums_offset_(other.checksums_offset_),
       fd_(std::exchange(other.fd_, -1)) {}

@@ -31,6 +31,9 @@ class ShardReader {
   }
   std::int32_t label(int image) const { return entry(image).label; }
 
+  /// Of the tables as they were read, see gp::tables_checksum.
+  std::uint32_t tables_checksum() const { return tables_checksum_; }
+
   /// Reads info().shape.bytes() bytes, rows from top to bottom, and checks them against their
   /// CRC-32C. Throws SampleError naming the shard and the image.
   void read(int image, std::span<std::uint8_t> pixels) const;
@@ -57,6 +60,7 @@ class ShardReader {
   ShardInfo info_;
   std::string keys_;  ///< one after the other: a string each would take three times as much
   std::vector<Entry> entries_;  ///< one an image; the last one says where the last key ends
+  std::uint32_t tables_checksum_ = 0;
   std::uint64_t images_offset_ = 0;
   std::uint64_t checksums_offset_ = 0;
   int fd_ = -1;

@@ -52,7 +52,41 @@ std::vector<std::string> differing_lines(const std::vector<std::string>& before,
   return lines;
 }
 
+/// Puts the complete set in `unfinished` in the place of the one in `root`. Begun again after it
+/// was interrupted, it goes on: files that have been moved are no longer there to be moved. Takes
+/// no room on the disk.
+void put_in_place(const std::filesystem::path& root, const Manifest& manifest) try {
+  const std::filesystem::path unfinished = root / kUnfinishedFolder;
+  const auto move = [&](const std::string& name) {
+    if (std::filesystem::exists(unfinished / name)) {
+      std::filesystem::rename(unfinished / name, root / name);
+    }
+  };
+  // Without its manifest, the folder counts as unfinished.
+  std::filesystem::remove(root / kManifestFile);
+  sync_to_disk(root);
+  for (const ShardEntry& shard : manifest.shards) move(shard.file);
+  move(kRejectsFile);
+  // Shards of an older, larger set would be taken for part of this one.
+  remove_files(root, [&](const std::string& name) {
+    return from_shard_name(name) >= static_cast<std::int64_t>(manifest.shards.size());
+  });
+  sync_to_disk(root);
+  move(kManifestFile);
+  sync_to_disk(root);
+  std::filesystem::remove_all(unfinished);
+} catch (const std::filesystem::filesystem_error& error) {
+  throw RunError(root.string() + ": cannot put the finished shards in place: " + error.what());
+}
+
 }  // namespace
+
+void recover_shards(const std::filesystem::path& root) {
+  const std::filesystem::path unfinished = root / kUnfinishedFolder;
+  // The manifest is written last: with it the set is complete.
+  if (!std::filesystem::exists(unfinished / kManifestFile)) return;
+  put_in_place(root, read_manifest(unfinished));
+}
 
 FolderLock::FolderLock(const std::filesystem::path& root) {
   make_folders(root);
@@ -102,16 +136,29 @@ ShardSetState inspect_shards(const std::filesystem::path& root, const ShardSetSp
 }
 
 ShardSetWriter::ShardSetWriter(std::filesystem::path root, ShardSetSpec spec)
-    : root_(std::move(root)), spec_(std::move(spec)) {
+    : root_(std::move(root)), unfinished_(root_ / kUnfinishedFolder), spec_(std::move(spec)) {
   manifest_.shape = spec_.shape;
   manifest_.images_per_shard = static_cast<std::uint64_t>(spec_.images_per_shard);
   manifest_.class_names = spec_.class_names;
   manifest_.source_digest = spec_.source_digest;
   manifest_.preprocessing = spec_.preprocessing;
   manifest_.config_digest = preprocessing_digest(spec_.preprocessing);
-  // The manifest goes first: from here to `finish` the folder counts as unfinished.
-  remove_files(root_, [](const std::string& name) { return name == kManifestFile; });
   remove_files(root_, is_temporary);
+  std::error_code error;
+  std::filesystem::remove_all(unfinished_, error);
+  std::filesystem::create_directory(unfinished_, error);
+  if (error) {
+    throw RunError(unfinished_.string() + ": cannot make the folder anew: " + error.message());
+  }
+}
+
+ShardSetWriter::~ShardSetWriter() {
+  shard_.reset();
+  std::error_code ignored;
+  // A complete set stays for `recover_shards`, should it have failed to get to its place.
+  if (!std::filesystem::exists(unfinished_ / kManifestFile, ignored)) {
+    std::filesystem::remove_all(unfinished_, ignored);
+  }
 }
 
 void ShardSetWriter::open_shard() {
@@ -120,7 +167,7 @@ void ShardSetWriter::open_shard() {
     capacity = std::min(capacity, spec_.expected_images - manifest_.images);
   }
   shard_ = std::make_unique<ShardWriter>(
-      root_ / shard_name(manifest_.shards.size()),
+      unfinished_ / shard_name(manifest_.shards.size()),
       ShardInfo{spec_.shape, spec_.class_names, spec_.source_digest, manifest_.config_digest},
       static_cast<int>(capacity));
 }
@@ -129,10 +176,11 @@ void ShardSetWriter::close_shard() {
   shard_->finish();
   ShardEntry entry;
   entry.file = shard_name(manifest_.shards.size());
-  entry.bytes = std::filesystem::file_size(root_ / entry.file);
-  entry.sha256 = sha256_file(root_ / entry.file);
+  entry.bytes = std::filesystem::file_size(unfinished_ / entry.file);
+  entry.sha256 = sha256_file(unfinished_ / entry.file);
   entry.images = static_cast<std::uint64_t>(shard_->count());
   entry.first = manifest_.images - entry.images;
+  entry.tables_crc32c = shard_->tables_checksum();
   manifest_.shards.push_back(std::move(entry));
   shard_.reset();
 }
@@ -163,21 +211,24 @@ void ShardSetWriter::reject(const Reject& reject) {
   rejects_ += line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
 }
 
+void ShardSetWriter::keep_rejects() const {
+  if (rejects_.empty() || std::filesystem::exists(root_ / kManifestFile)) return;
+  write_file(root_ / kRejectsFile, rejects_);
+}
+
 Manifest ShardSetWriter::finish(std::uint64_t read) {
   if (shard_ != nullptr) close_shard();
-  write_file(root_ / kRejectsFile, rejects_);
   if (manifest_.images == 0) {
-    throw DataError(root_.string() + ": none of " + std::to_string(read) +
-                    " samples could be used; see " + (root_ / kRejectsFile).string());
+    throw DataError(
+        root_.string() + ": none of " + std::to_string(read) +
+        " samples could be used; the first reject: " + rejects_.substr(0, rejects_.find('\n')));
   }
+  write_file(unfinished_ / kRejectsFile, rejects_);
   manifest_.read = read;
   manifest_.rejects_bytes = rejects_.size();
   manifest_.rejects_sha256 = sha256_hex(rejects_);
-  // Shards of an older, larger set would be taken for part of this one.
-  remove_files(root_, [&](const std::string& name) {
-    return from_shard_name(name) >= static_cast<std::int64_t>(manifest_.shards.size());
-  });
-  write_file(root_ / kManifestFile, to_text(manifest_));
+  write_file(unfinished_ / kManifestFile, to_text(manifest_));
+  put_in_place(root_, manifest_);
   return manifest_;
 }
 

@@ -51,22 +51,35 @@ struct ShardSetState {
 /// shard is for `verify_shards`. Throws DataError for a manifest that cannot be read.
 ShardSetState inspect_shards(const std::filesystem::path& root, const ShardSetSpec& spec);
 
-/// Writes a folder of shards: shard-00000.h5 .., rejects.jsonl and, last, manifest.json. Killed at
-/// any moment, it leaves a folder without a manifest, which the next build overwrites; the result
-/// is the same bytes. One thread at a time; hold a FolderLock.
+/// Ends what a build that was killed had begun to put in place, if there is such a thing. To be
+/// called, with a FolderLock, before anything else is done with the folder.
+void recover_shards(const std::filesystem::path& root);
+
+/// Writes a folder of shards: shard-00000.h5 .., rejects.jsonl and manifest.json. All of it is
+/// written into a folder of its own, `unfinished`, and takes the place of an older set only when it
+/// is complete, by renaming: so whatever happens before, a full disk say, leaves the older set
+/// whole. Killed at any moment, the next build ends with the same bytes. One thread at a time; hold
+/// a FolderLock.
 class ShardSetWriter {
  public:
-  /// Takes an older manifest away, and temporary files that a killed build left.
+  /// Takes away what a killed build left.
   ShardSetWriter(std::filesystem::path root, ShardSetSpec spec);
+  /// Takes its own files away unless `finish` has put them in place.
+  ~ShardSetWriter();
+  ShardSetWriter(const ShardSetWriter&) = delete;
+  ShardSetWriter& operator=(const ShardSetWriter&) = delete;
 
   /// Adds keys.size() images, NHWC.
   void append(std::span<const std::uint8_t> pixels, std::span<const std::string> keys,
               std::span<const std::int32_t> labels);
   void reject(const Reject& reject);
   std::uint64_t images() const { return manifest_.images; }
+  /// For a build that fails because of its samples: leaves rejects.jsonl to look at, unless it
+  /// would replace that of an older set.
+  void keep_rejects() const;
 
-  /// Writes what is left and the manifest; `read`: samples read from the source. Throws DataError
-  /// when there is not one image.
+  /// Writes what is left and the manifest, and puts all in place; `read`: samples read from the
+  /// source. Throws DataError when there is not one image.
   Manifest finish(std::uint64_t read);
 
  private:
@@ -74,6 +87,7 @@ class ShardSetWriter {
   void close_shard();
 
   std::filesystem::path root_;
+  std::filesystem::path unfinished_;
   ShardSetSpec spec_;
   Manifest manifest_;
   std::string rejects_;  ///< content of rejects.jsonl

@@ -44,21 +44,40 @@ std::size_t longest(std::span<const std::string> texts) {
 
 /// Makes the content durable before the name: after a crash there is the old file or the new one.
 void publish(const std::filesystem::path& temporary, const std::filesystem::path& file) {
-  const auto sync = [](const std::filesystem::path& path, int flags) {
-    const int fd = ::open(path.c_str(), flags | O_CLOEXEC);
-    const bool done = fd >= 0 && ::fsync(fd) == 0;
-    const int error = errno;
-    if (fd >= 0) ::close(fd);
-    if (!done) throw RunError(path.string() + ": cannot fsync: " + write_failure(error));
-  };
-  sync(temporary, O_RDWR);
+  sync_to_disk(temporary);
   if (::rename(temporary.c_str(), file.c_str()) != 0) {
     throw RunError(file.string() + ": cannot rename to: " + write_failure(errno));
   }
-  sync(file.has_parent_path() ? file.parent_path() : ".", O_RDONLY | O_DIRECTORY);
+  sync_to_disk(file.has_parent_path() ? file.parent_path() : ".");
 }
 
 }  // namespace
+
+std::uint32_t tables_checksum(std::span<const std::uint32_t> checksums,
+                              std::span<const std::int32_t> labels,
+                              std::span<const std::string> keys) {
+  std::vector<std::uint8_t> bytes;
+  const auto add = [&bytes](std::uint32_t number) {
+    for (int shift = 0; shift < 32; shift += 8) {
+      bytes.push_back(static_cast<std::uint8_t>(number >> shift));
+    }
+  };
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    add(checksums[i]);
+    add(static_cast<std::uint32_t>(labels[i]));
+    add(static_cast<std::uint32_t>(keys[i].size()));
+    bytes.insert(bytes.end(), keys[i].begin(), keys[i].end());
+  }
+  return crc32c(bytes);
+}
+
+void sync_to_disk(const std::filesystem::path& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const bool done = fd >= 0 && ::fsync(fd) == 0;
+  const int error = errno;
+  if (fd >= 0) ::close(fd);
+  if (!done) throw RunError(path.string() + ": cannot fsync: " + write_failure(error));
+}
 
 /// The open HDF5 file. Every member is called within a Session.
 struct ShardWriter::File {

@@ -21,6 +21,14 @@ struct ShardInfo {
   bool operator==(const ShardInfo&) const = default;
 };
 
+/// Makes a file's content, or a folder's names, durable (fsync). Throws RunError.
+void sync_to_disk(const std::filesystem::path& path);
+
+/// CRC-32C of a shard's tables: what tells it from every other shard of its set.
+std::uint32_t tables_checksum(std::span<const std::uint32_t> checksums,
+                              std::span<const std::int32_t> labels,
+                              std::span<const std::string> keys);
+
 /// Writes one shard: an HDF5 file with the datasets `images` uint8 [N,H,W,3], `crc32c` uint32 [N]
 /// (of each image's bytes), `labels` int32 [N] and `keys` (UTF-8, fixed length, padded with zero
 /// bytes) [N], all contiguous, and the attributes `format`, `schema_version`, `class_names`,
@@ -43,6 +51,7 @@ class ShardWriter {
               std::span<const std::int32_t> labels);
   int count() const { return static_cast<int>(keys_.size()); }
   int capacity() const { return capacity_; }
+  std::uint32_t tables_checksum() const { return gp::tables_checksum(checksums_, labels_, keys_); }
 
   /// Writes the tables, fsyncs and renames to the final name. At least one image.
   void finish();

@@ -39,6 +39,56 @@ std::string minutes(double seconds) {
   return text;
 }
 
+/// Rejects and drops by reason. Reasons that differ only in their numbers, or in what stands in
+/// brackets, are one group.
+class RejectGroups {
+ public:
+  void add(const Reject& reject) {
+    const std::string text =
+        (reject.dropped ? "dropped by " : "") + reject.stage + ": " + reject.reason;
+    const std::string general = generalized(text);
+    const auto [found, is_new] = groups_.try_emplace(general, Group{0, text});
+    ++found->second.count;
+    if (found->second.text != text) found->second.text = general;
+  }
+
+  /// "17 x image.decode: truncated ..", the largest groups first.
+  std::vector<std::string> lines() const {
+    std::vector<Group> sorted;
+    for (const auto& [general, group] : groups_) sorted.push_back(group);
+    std::stable_sort(sorted.begin(), sorted.end(),
+                     [](const Group& a, const Group& b) { return a.count > b.count; });
+    std::vector<std::string> lines;
+    for (std::size_t i = 0; i < std::min(sorted.size(), kShownReasons); ++i) {
+      lines.push_back(std::to_string(sorted[i].count) + " x " + sorted[i].text);
+    }
+    if (sorted.size() > kShownReasons) {
+      lines.push_back("and " + std::to_string(sorted.size() - kShownReasons) + " other reasons");
+    }
+    return lines;
+  }
+
+ private:
+  struct Group {
+    std::uint64_t count = 0;
+    std::string text;  ///< the one reason of all, or what they have in common
+  };
+
+  static std::string generalized(const std::string& text) {
+    std::string result;
+    int depth = 0;
+    for (const char c : text) {
+      if (c == ')' && depth > 0) --depth;
+      const bool digit = c >= '0' && c <= '9';
+      if (depth == 0 && !(digit && result.ends_with('#'))) result += digit ? '#' : c;
+      if (c == '(' && depth++ == 0) result += "..";
+    }
+    return result;
+  }
+
+  std::map<std::string, Group> groups_;
+};
+
 class ShardSink : public EndStage {
  public:
   ShardSink(std::filesystem::path root, int images_per_shard, bool rebuild)
@@ -57,6 +107,7 @@ class ShardSink : public EndStage {
     }
     const ShardSetSpec spec = make_spec(context);
     const FolderLock lock(root_);
+    recover_shards(root_);
     if (!rebuild_ && nothing_to_do(spec, context.log)) return;
     try {
       write(spec, context);
@@ -109,67 +160,71 @@ class ShardSink : public EndStage {
       return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     };
     ShardSetWriter writer(root_, spec);
-    std::map<std::string, std::uint64_t> reasons;  // "stage: reason"
+    RejectGroups rejects;
     EpochCounts counts;
     bool complete = false;
-    while (!complete) {
-      if (context.stop.stop_requested()) return interrupted(context.log);
-      const std::shared_ptr<const Batch> batch = context.batches.next();
-      if (batch == nullptr) {
+    try {
+      while (!complete) {
         if (context.stop.stop_requested()) return interrupted(context.log);
-        throw RunError("sink.shards: the stream ended before the epoch did");
+        const std::shared_ptr<const Batch> batch = context.batches.next();
+        if (batch == nullptr) {
+          if (context.stop.stop_requested()) return interrupted(context.log);
+          throw RunError("sink.shards: the stream ended before the epoch did");
+        }
+        const std::size_t bytes = static_cast<std::size_t>(batch->count) * spec.shape.bytes();
+        if (batch->count > 0) {
+          writer.append({batch->pixels.get(), bytes}, batch->keys, batch->labels);
+        }
+        for (const Reject& reject : batch->rejects) {
+          writer.reject(reject);
+          rejects.add(reject);
+        }
+        counts = batch->counts;
+        complete = batch->end_of_epoch;
+        show_progress(counts, spec.expected_images, elapsed(), context.log);
       }
-      const std::size_t bytes = static_cast<std::size_t>(batch->count) * spec.shape.bytes();
-      if (batch->count > 0) writer.append({batch->pixels.get(), bytes}, batch->keys, batch->labels);
-      for (const Reject& reject : batch->rejects) {
-        writer.reject(reject);
-        ++reasons[reject.stage + ": " + reject.reason];
+      if (!counts.balanced() || counts.dropped_last != 0 || writer.images() != counts.batched) {
+        throw RunError("sink.shards: images got lost: read " + std::to_string(counts.read) +
+                       ", written " + std::to_string(writer.images()) + ", rejected " +
+                       std::to_string(counts.rejected) + ", dropped " +
+                       std::to_string(counts.dropped_by_stage + counts.dropped_last));
       }
-      counts = batch->counts;
-      complete = batch->end_of_epoch;
-      const double done = static_cast<double>(std::max<std::uint64_t>(counts.read, 1));
-      const double rest = static_cast<double>(spec.expected_images) - done;
-      context.log.progress("shards: " + std::to_string(counts.read) + "/" +
-                           std::to_string(spec.expected_images) + " images, " +
-                           std::to_string(counts.rejected) + " rejected, " +
-                           decimal(done / std::max(elapsed(), 1e-9), 0) + " images/s, ETA " +
-                           minutes(std::max(rest, 0.0) * elapsed() / done));
+      report(writer.finish(counts.read), rejects, elapsed(), context.log);
+    } catch (const DataError&) {
+      writer.keep_rejects();
+      throw;
     }
-    if (!counts.balanced() || counts.dropped_last != 0 || writer.images() != counts.batched) {
-      throw RunError("sink.shards: images got lost: read " + std::to_string(counts.read) +
-                     ", written " + std::to_string(writer.images()) + ", rejected " +
-                     std::to_string(counts.rejected) + ", dropped " +
-                     std::to_string(counts.dropped_by_stage + counts.dropped_last));
-    }
-    report(writer.finish(counts.read), reasons, elapsed(), context.log);
+  }
+
+  static void show_progress(const EpochCounts& counts, std::uint64_t expected, double seconds,
+                            Log& log) {
+    const double done = static_cast<double>(std::max<std::uint64_t>(counts.read, 1));
+    const double rest = std::max(static_cast<double>(expected) - done, 0.0);
+    log.progress("shards: " + std::to_string(counts.read) + "/" + std::to_string(expected) +
+                 " images, " + decimal(done / std::max(seconds, 1e-9), 0) + " images/s, ETA " +
+                 minutes(rest * seconds / done) + ", " + std::to_string(counts.rejected) +
+                 " rejected");
   }
 
   void interrupted(Log& log) const {
     log.info(root_.string() +
-             ": interrupted, the shards are not complete; run the same command "
-             "again");
+             ": interrupted; nothing in it was changed, the same command starts the build again");
   }
 
-  void report(const Manifest& manifest, const std::map<std::string, std::uint64_t>& reasons,
-              double seconds, Log& log) const {
-    log.info(
-        root_.string() + ": read " + std::to_string(manifest.read) + ", written " +
-        std::to_string(manifest.images) + " images in " + std::to_string(manifest.shards.size()) +
-        " shards (" + decimal(static_cast<double>(manifest.shard_bytes()) / 1e6, 1) +
-        " MB), rejected " + std::to_string(manifest.total_rejected()) + ", dropped " +
-        std::to_string(manifest.total_dropped()) + "; " + decimal(seconds, 1) + " s, " +
-        decimal(static_cast<double>(manifest.read) / std::max(seconds, 1e-9), 0) + " images/s");
-    std::vector<std::pair<std::uint64_t, std::string>> worst;
-    for (const auto& [reason, count] : reasons) worst.emplace_back(count, reason);
-    std::stable_sort(worst.begin(), worst.end(),
-                     [](const auto& a, const auto& b) { return a.first > b.first; });
-    for (std::size_t i = 0; i < std::min(worst.size(), kShownReasons); ++i) {
-      log.info("  " + std::to_string(worst[i].first) + " x " + worst[i].second);
-    }
-    if (worst.size() > kShownReasons) {
-      log.info("  and " + std::to_string(worst.size() - kShownReasons) + " other reasons");
-    }
-    if (!worst.empty()) log.info("  one by one in " + (root_ / kRejectsFile).string());
+  void report(const Manifest& manifest, const RejectGroups& rejects, double seconds,
+              Log& log) const {
+    const std::size_t shards = manifest.shards.size();
+    log.info(root_.string() + ": read " + std::to_string(manifest.read) + ", written " +
+             std::to_string(manifest.images) + " images in " + std::to_string(shards) +
+             (shards == 1 ? " shard (" : " shards (") +
+             decimal(static_cast<double>(manifest.shard_bytes()) / 1e6, 1) + " MB), rejected " +
+             std::to_string(manifest.total_rejected()) + ", dropped " +
+             std::to_string(manifest.total_dropped()) + "; " + decimal(seconds, 1) + " s, " +
+             decimal(static_cast<double>(manifest.read) / std::max(seconds, 1e-9), 0) +
+             " images/s");
+    const std::vector<std::string> lines = rejects.lines();
+    for (const std::string& line : lines) log.info("  " + line);
+    if (!lines.empty()) log.info("  one by one in " + (root_ / kRejectsFile).string());
   }
 
   std::filesystem::path root_;

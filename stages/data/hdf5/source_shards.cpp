@@ -40,6 +40,11 @@ class ShardSource : public SourceStage {
       if (shard.info() != expected || static_cast<std::uint64_t>(shard.count()) != entry.images) {
         refuse(file, "belongs to another set of shards than the manifest beside it");
       }
+      if (entry.tables_crc32c && shard.tables_checksum() != *entry.tables_crc32c) {
+        refuse(file,
+               "holds other keys, labels or checksums than the manifest says: it is another shard "
+               "of this set, or damaged");
+      }
       first_.push_back(entry.first);
     }
   }

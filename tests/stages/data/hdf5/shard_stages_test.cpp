@@ -290,7 +290,8 @@ TEST(ShardStages, StopLeavesAFolderThatIsNotTakenForComplete) {
     int calls_ = 0;
   } batches(make_batches(kShape, build.samples, build.batch_size, kRejected), stop);
   run_sink(folder / "s", build, batches, stop.get_token());
-  EXPECT_CONTAINS(error_of<DataError>([&] { open_source(folder / "s"); }), "did not finish");
+  EXPECT_CONTAINS(error_of<DataError>([&] { open_source(folder / "s"); }), "is missing");
+  EXPECT_TRUE(test::names(folder / "s").empty());
   run_sink(folder / "s", build);
   expect_holds(folder / "s", build);
 }
@@ -364,6 +365,32 @@ TEST(ShardSource, RefusesShardsThatDoNotFitTheManifest) {
   std::filesystem::copy_file(folder / "b/shard-00001.h5", copy(),
                              std::filesystem::copy_options::overwrite_existing);
   EXPECT_CONTAINS(error_of<DataError>([&] { open_source(folder / "c"); }), "another set");
+}
+
+TEST(ShardSource, RefusesAShardInThePlaceOfAnother) {
+  const TemporaryFolder folder;
+  Build build;
+  build.samples = 60;  // two shards of the same size
+  build.rejected = {};
+  run_sink(folder / "s", build);
+  ASSERT_EQ(std::filesystem::file_size(folder / "s/shard-00000.h5"),
+            std::filesystem::file_size(folder / "s/shard-00001.h5"));
+  EXPECT_NO_THROW(open_source(folder / "s"));
+  std::filesystem::copy_file(folder / "s/shard-00000.h5", folder / "s/shard-00001.h5",
+                             std::filesystem::copy_options::overwrite_existing);
+  const std::string text = error_of<DataError>([&] { open_source(folder / "s"); });
+  EXPECT_CONTAINS(text, "shard-00001.h5: holds other keys, labels or checksums");
+  EXPECT_CONTAINS(text, "gan-prep verify");
+}
+
+TEST(ShardSource, ReadsSetsWithoutAChecksumOfTheTables) {
+  const TemporaryFolder folder;
+  const Build build;
+  run_sink(folder / "s", build);
+  Manifest older = read_manifest(folder / "s");
+  for (ShardEntry& shard : older.shards) shard.tables_crc32c.reset();
+  write_file(folder / "s/manifest.json", to_text(older));
+  expect_holds(folder / "s", build);
 }
 
 // Builds that die. Each child is killed somewhere else; the run after it must end with the same
@@ -460,6 +487,7 @@ TEST_F(KilledBuild, WhileItReplacesAnotherSet) {
   Build other = build_;
   other.digest = "older";
   other.images_per_shard = 9;
+  run_sink(folder_ / "other", other);
   for (int fatal = 0; fatal < 6; fatal += 2) {
     const auto root = folder_ / ("other" + std::to_string(fatal));
     run_sink(root, other);
@@ -471,8 +499,10 @@ TEST_F(KilledBuild, WhileItReplacesAnotherSet) {
                 run_sink(root, rebuild, batches);
               }),
               SIGKILL);
-    EXPECT_FALSE(std::filesystem::exists(root / kManifestFile));
-    expect_recovery(root);
+    std::filesystem::remove_all(root / kUnfinishedFolder);
+    EXPECT_TRUE(contents(root) == contents(folder_ / "other")) << "the older set is whole";
+    run_sink(root, rebuild);
+    EXPECT_TRUE(contents(root) == expected_);
   }
 }
 
