@@ -53,7 +53,8 @@ std::string extension_of(std::span<const std::uint8_t> bytes, const std::string&
 void prepare_folder(const fs::path& folder) try {
   fs::create_directories(folder);
   if (fs::exists(folder / kRecord)) {
-    for (const Json& stage : Json::parse(read_text(folder / kRecord)).at("stages")) {
+    const Json record = Json::parse(read_text(folder / kRecord));
+    for (const Json& stage : record.at("stages")) {
       // file names only, whatever the record says
       if (stage.contains("file")) {
         fs::remove(folder / fs::path(stage["file"].get<std::string>()).filename());

@@ -5,6 +5,8 @@
 #include <signal.h>
 #include <sys/stat.h>
 
+#include <algorithm>
+#include <array>
 #include <set>
 #include <sstream>
 
@@ -102,12 +104,21 @@ TEST_F(GanPrepFaults, KilledAtAnyOfItsFileOperationsItEndsWithTheSameBytes) {
   for (int point = 0; point < kPoints; ++point) {
     const bool replaces = point % 2 == 1;
     const std::vector<std::string>& all = replaces ? over_another : into_nothing;
-    // One point in each of equal stretches, so that no phase is left out; in some of them not among
-    // the writes, which are most of the operations, but at the next one that is none.
+    // One point in each of equal stretches, so that no phase is left out. Most operations are
+    // writes: every fifth point is one of the others instead, a kind at a time.
     const std::size_t first = all.size() * static_cast<std::size_t>(point) / kPoints;
     const std::size_t last = all.size() * static_cast<std::size_t>(point + 1) / kPoints;
     std::size_t at = first + rng.below(static_cast<std::uint32_t>(last - first));
-    while (point % 3 == 0 && all[at] == "write" && at + 1 < all.size()) ++at;
+    if (point % 5 == 0) {
+      const std::string kind = std::array{"remove", "rename", "fsync", "create",
+                                          "mkdir"}[static_cast<std::size_t>(point / 5) % 5];
+      std::vector<std::size_t> of_kind;
+      for (std::size_t i = 0; i < all.size(); ++i) {
+        if (all[i] == kind) of_kind.push_back(i);
+      }
+      ASSERT_FALSE(of_kind.empty()) << kind;
+      at = of_kind[rng.below(static_cast<std::uint32_t>(of_kind.size()))];
+    }
     SCOPED_TRACE("killed at operation " + std::to_string(at + 1) + " of " +
                  std::to_string(all.size()) + ", a " + all[at] +
                  (replaces ? ", while replacing another set" : ""));

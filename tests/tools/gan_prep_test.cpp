@@ -42,6 +42,14 @@ class GanPrep : public ::testing::Test {
   Result run(const std::string& arguments) const {
     return testing::run_tool("gan-prep", arguments);
   }
+  /// Flips a bit in the pixels of image `number` of the source.
+  void damage(std::uint64_t number) const {
+    const fs::path shard = folder_ / "from" / shard_name(number / 40);
+    std::string bytes = read_text(shard);
+    const auto image = test::noise(kShape, number);
+    bytes[bytes.find(std::string(image.begin(), image.end()))] ^= 1;
+    test::overwrite(shard, bytes);
+  }
   std::string config() const { return "'" + (folder_ / "prep.yaml").string() + "'"; }
   std::string target() const { return "'" + (folder_ / "to").string() + "'"; }
 
@@ -154,13 +162,27 @@ TEST_F(GanPrep, UsesTheExitCodesOfEveryCommand) {
   EXPECT_CONTAINS(training.err, "the last stage is 'train.dcgan'");
 }
 
+TEST_F(GanPrep, SummarizesRejectsByWhatTheirReasonsHaveInCommon) {
+  for (const std::uint64_t number : {3, 5, 60}) damage(number);
+  const Result result = run("build " + config() + " --set stages.source.shards.max_rejects=3");
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_CONTAINS(result.err, "read 90, written 87 images in 4 shards");
+  EXPECT_CONTAINS(
+      result.err,
+      "\n  3 x source.shards: shard-#.#, image # (..): is damaged: CRC-# is #, expected #");
+  EXPECT_CONTAINS(result.err, "\n  one by one in ");
+  const Result quiet = run("build " + config() + " --rebuild --quiet");
+  EXPECT_EQ(quiet.exit_code, 0);
+  EXPECT_EQ(quiet.err, "");
+  const Result stopped =
+      run("build " + config() + " --rebuild --quiet --set stages.source.shards.on_error=stop");
+  EXPECT_EQ(stopped.exit_code, 3);
+  EXPECT_TRUE(stopped.err.starts_with("gan-prep: ")) << stopped.err;
+}
+
 TEST_F(GanPrep, RefusesShardsThatAreDamagedAtTheSource) {
   // The engine's policy for bad samples applies to shards as to photographs.
-  const fs::path shard = folder_ / "from/shard-00000.h5";
-  std::string bytes = read_text(shard);
-  const auto image = test::noise(kShape, 3);
-  bytes[bytes.find(std::string(image.begin(), image.end()))] ^= 1;
-  test::overwrite(shard, bytes);
+  damage(3);
   const Result skipped = run("build " + config() + " --set stages.source.shards.on_error=skip");
   ASSERT_EQ(skipped.exit_code, 0) << skipped.err;
   EXPECT_CONTAINS(skipped.err, "rejected 1");

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cctype>
 #include <chrono>
 #include <cstdio>
 #include <map>
@@ -39,8 +40,8 @@ std::string minutes(double seconds) {
   return text;
 }
 
-/// Rejects and drops by reason. Reasons that differ only in their numbers, or in what stands in
-/// brackets, are one group.
+/// Rejects and drops by reason. Reasons that differ only in numbers, or in what stands in brackets,
+/// are one group.
 class RejectGroups {
  public:
   void add(const Reject& reject) {
@@ -74,13 +75,21 @@ class RejectGroups {
     std::string text;  ///< the one reason of all, or what they have in common
   };
 
+  /// `text` with "#" for each word that holds a digit and ".." for what stands in brackets.
   static std::string generalized(const std::string& text) {
+    const auto in_word = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0; };
     std::string result;
     int depth = 0;
-    for (const char c : text) {
+    for (std::size_t at = 0; at < text.size();) {
+      const std::size_t begin = at;
+      while (at < text.size() && in_word(text[at])) ++at;
+      const std::string word = text.substr(begin, at - begin);
+      const bool number = word.find_first_of("0123456789") != std::string::npos;
+      if (depth == 0) result += number ? "#" : word;
+      if (at == text.size()) break;
+      const char c = text[at++];
       if (c == ')' && depth > 0) --depth;
-      const bool digit = c >= '0' && c <= '9';
-      if (depth == 0 && !(digit && result.ends_with('#'))) result += digit ? '#' : c;
+      if (depth == 0) result += c;
       if (c == '(' && depth++ == 0) result += "..";
     }
     return result;
@@ -190,6 +199,8 @@ class ShardSink : public EndStage {
                        std::to_string(counts.dropped_by_stage + counts.dropped_last));
       }
       report(writer.finish(counts.read), rejects, elapsed(), context.log);
+    } catch (const hdf5::Failure&) {
+      throw;
     } catch (const DataError&) {
       writer.keep_rejects();
       throw;
