@@ -144,7 +144,10 @@ int replay_command(const std::vector<std::string>& arguments) {
       "phase of the trainer's schedule, counted from 1, where it has several");
   if (!options.parse(arguments)) return 0;
   for (const char* name : {"key", "epoch", "out"}) {
-    if (!options.has(name)) throw ConfigError(std::string("missing --") + name);
+    if (!options.has(name) ||
+        (name != std::string("epoch") && options.get<std::string>(name).empty())) {
+      throw ConfigError(std::string("missing --") + name);
+    }
   }
   const auto loaded = LoadedConfig::load(options.get<std::string>("CONFIG"), options.list("set"),
                                          options.paths("plugin-path"));
