@@ -16,13 +16,9 @@ std::vector<std::string> config_overrides(const Options& options);
 /// The configuration of the positional CONFIG.
 std::unique_ptr<LoadedConfig> load_config(const Options& options);
 
-// Commands of gan-pipeline that have a file of their own.
-int bench_command(const std::vector<std::string>& arguments);
-
-/// `gan-pipeline replay`: writes what every stage makes of one sample.
-int replay_command(const std::vector<std::string>& arguments);
-
-/// `gan-prep preview`: images of a set of shards or of a configuration, side by side in one PNG.
-int preview_command(const std::vector<std::string>& arguments);
+// Commands that have a file of their own.
+int bench_command(const std::vector<std::string>& arguments);    ///< gan-pipeline bench
+int replay_command(const std::vector<std::string>& arguments);   ///< gan-pipeline replay
+int preview_command(const std::vector<std::string>& arguments);  ///< gan-prep preview
 
 }  // namespace gp

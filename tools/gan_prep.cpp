@@ -6,8 +6,7 @@
 #include "pipeline/runner.hpp"
 #include "stages/data/hdf5/manifest.hpp"
 #include "stages/data/hdf5/verify_shards.hpp"
-#include "tools/options.hpp"
-#include "tools/preview_command.hpp"
+#include "tools/commands.hpp"
 
 namespace gp {
 namespace {
@@ -140,10 +139,11 @@ int verify(const std::vector<std::string>& arguments) {
 }  // namespace gp
 
 int main(int argc, char** argv) {
-  return gp::run_command("gan-prep", "Prepares images once, as HDF5 shards for gan-pipeline.",
-                         {{"build", "make shards: CONFIG [--set K=V].. [--rebuild]", gp::build},
-                          {"info", "tell what a folder of shards holds", gp::info},
-                          {"verify", "find damage in a folder of shards", gp::verify},
-                          {"preview", "images of shards side by side in a PNG", gp::preview}},
-                         argc, argv);
+  return gp::run_command(
+      "gan-prep", "Prepares images once, as HDF5 shards for gan-pipeline.",
+      {{"build", "make shards: CONFIG [--set K=V].. [--rebuild]", gp::build},
+       {"info", "tell what a folder of shards holds", gp::info},
+       {"verify", "find damage in a folder of shards", gp::verify},
+       {"preview", "images of shards side by side in a PNG", gp::preview_command}},
+      argc, argv);
 }

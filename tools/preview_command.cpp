@@ -1,13 +1,10 @@
-#include "tools/commands.hpp"
-
 #include <algorithm>
 #include <iostream>
 
 #include "pipeline/error.hpp"
 #include "pipeline/replay.hpp"
-#include "pipeline/runner.hpp"
 #include "stages/common/png.hpp"
-#include "tools/options.hpp"
+#include "tools/commands.hpp"
 
 namespace gp {
 namespace {

@@ -1,5 +1,3 @@
-#include "tools/commands.hpp"
-
 #include <algorithm>
 #include <cctype>
 #include <cstdio>
@@ -9,10 +7,9 @@
 #include "pipeline/error.hpp"
 #include "pipeline/files.hpp"
 #include "pipeline/replay.hpp"
-#include "pipeline/runner.hpp"
 #include "stages/common/png.hpp"
 #include "stages/data/format.hpp"
-#include "tools/options.hpp"
+#include "tools/commands.hpp"
 
 namespace gp {
 namespace {
@@ -149,8 +146,7 @@ int replay_command(const std::vector<std::string>& arguments) {
       throw ConfigError(std::string("missing --") + name);
     }
   }
-  const auto loaded = LoadedConfig::load(options.get<std::string>("CONFIG"), options.list("set"),
-                                         options.paths("plugin-path"));
+  const auto loaded = load_config(options);
   const Pipeline pipeline(loaded->config);
   const auto epoch = options.get<std::int64_t>("epoch");
   const std::int64_t epochs = pipeline.end() == nullptr ? 1 : pipeline.end()->epochs();
