@@ -84,8 +84,13 @@ void put_in_place(const std::filesystem::path& root, const Manifest& manifest) t
 void recover_shards(const std::filesystem::path& root) {
   const std::filesystem::path unfinished = root / kUnfinishedFolder;
   // The manifest is written last: with it the set is complete.
-  if (!std::filesystem::exists(unfinished / kManifestFile)) return;
-  put_in_place(root, read_manifest(unfinished));
+  if (std::filesystem::exists(unfinished / kManifestFile)) {
+    put_in_place(root, read_manifest(unfinished));
+    return;
+  }
+  std::error_code error;
+  std::filesystem::remove_all(unfinished, error);
+  if (error) throw RunError(unfinished.string() + ": cannot be removed: " + error.message());
 }
 
 FolderLock::FolderLock(const std::filesystem::path& root) {
@@ -147,9 +152,7 @@ ShardSetWriter::ShardSetWriter(std::filesystem::path root, ShardSetSpec spec)
   std::error_code error;
   std::filesystem::remove_all(unfinished_, error);
   std::filesystem::create_directory(unfinished_, error);
-  if (error) {
-    throw RunError(unfinished_.string() + ": cannot make the folder anew: " + error.message());
-  }
+  if (error) throw RunError(unfinished_.string() + ": cannot make it anew: " + error.message());
 }
 
 ShardSetWriter::~ShardSetWriter() {

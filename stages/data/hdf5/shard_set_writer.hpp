@@ -51,7 +51,7 @@ struct ShardSetState {
 /// shard is for `verify_shards`. Throws DataError for a manifest that cannot be read.
 ShardSetState inspect_shards(const std::filesystem::path& root, const ShardSetSpec& spec);
 
-/// Ends what a build that was killed had begun to put in place, if there is such a thing. To be
+/// Ends what a build that was killed had begun to put in place, or removes what it left. To be
 /// called, with a FolderLock, before anything else is done with the folder.
 void recover_shards(const std::filesystem::path& root);
 

@@ -82,10 +82,11 @@ inline std::vector<std::shared_ptr<const Batch>> make_batches(
   return batches;
 }
 
-/// Every file of a folder with its content.
+/// Every file of a folder with its content, without those of folders in it.
 inline std::map<std::string, std::string> contents(const std::filesystem::path& folder) {
   std::map<std::string, std::string> files;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    if (entry.is_directory()) continue;
     files[entry.path().filename().string()] = read_text(entry.path());
   }
   return files;

@@ -499,7 +499,6 @@ TEST_F(KilledBuild, WhileItReplacesAnotherSet) {
                 run_sink(root, rebuild, batches);
               }),
               SIGKILL);
-    std::filesystem::remove_all(root / kUnfinishedFolder);
     EXPECT_TRUE(contents(root) == contents(folder_ / "other")) << "the older set is whole";
     run_sink(root, rebuild);
     EXPECT_TRUE(contents(root) == expected_);
