@@ -56,7 +56,7 @@ def main():
         while True:
             yield pipeline.run()[0].as_array()
 
-    peer.serve(args, batches, ["nvidia-dali-cuda130"], untimed=PREFETCH + 1)
+    peer.serve(args, batches, untimed=PREFETCH + 1)
 
 
 if __name__ == "__main__":

@@ -85,9 +85,7 @@ def main():
     items = np.load(args.array, mmap_mode="r") if args.array else peer.jpegs(args.images)
     loader = DataLoader(Images(items, args.count, load, augment), batch_size=peer.BATCH, num_workers=args.workers, persistent_workers=True,
                         collate_fn=collate)
-    packages = {"albumentations": ["albumentations", "opencv-python-headless"], "opencv": ["opencv-python-headless"],
-                "torchvision": ["torchvision"], "torchvision-pil": ["torchvision", "pillow"]}[args.transform]
-    peer.serve(args, lambda: loader, ["torch", *packages])
+    peer.serve(args, lambda: loader)
 
 
 if __name__ == "__main__":

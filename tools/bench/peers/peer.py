@@ -8,7 +8,6 @@ line of JSON: {"images": .., "seconds": ..}.
 """
 
 import argparse
-import importlib.metadata
 import json
 import os
 import sys
@@ -51,7 +50,7 @@ def write_png(file, batch):
     Image.fromarray(grid).save(file)
 
 
-def serve(args, stream, packages, untimed=0):
+def serve(args, stream, untimed=0):
     """`stream()` yields batches, at least `untimed` + args.count / BATCH of them. The first `untimed` do not count: they were made before the
     clock started."""
     batches = args.count // BATCH
@@ -76,7 +75,6 @@ def serve(args, stream, packages, untimed=0):
         return {"images": images, "seconds": seconds}
 
     measure(args.png)  # warms up
-    versions = {name: importlib.metadata.version(name) for name in packages}
-    print(json.dumps({"ready": True, "versions": versions}), flush=True)
+    print(json.dumps({"ready": True}), flush=True)
     for _ in sys.stdin:
         print(json.dumps(measure()), flush=True)

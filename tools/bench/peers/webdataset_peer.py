@@ -46,7 +46,7 @@ def main():
         .repeat(args.count // len(files))
     )
     loader = wds.WebLoader(dataset, batch_size=None, num_workers=args.workers, persistent_workers=True)
-    peer.serve(args, lambda: loader, ["webdataset", "torch", "albumentations", "opencv-python-headless"])
+    peer.serve(args, lambda: loader)
 
 
 if __name__ == "__main__":
