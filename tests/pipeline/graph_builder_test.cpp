@@ -246,9 +246,9 @@ TEST_F(GraphBuilder, EvaluatorsCheckTheirDataBeforeAnythingRuns) {
 }
 
 TEST_F(GraphBuilder, ImagesOfDifferentSizesAreRefusedWhereOneSizeIsNeeded) {
-  StageInfo photos = stage("source.photos", Kind::kNothing, Kind::kImage, {}, [](const Params&) {
-    return std::make_unique<testing::FakeSource>(40, ImageShape{});
-  });
+  StageInfo photos = stage_info(
+      "source.photos", Kind::kNothing, Kind::kImage, {},
+      [](const Params&) { return std::make_unique<testing::FakeSource>(40, ImageShape{}); });
   loaded_.registry.add(photos);
   load("stages:\n  - {use: source.photos}\n  - {use: batch, size: 8}\n  - {use: train.fake}\n");
   const auto text = [this](const std::function<void()>& start) -> std::string {
