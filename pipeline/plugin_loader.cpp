@@ -231,6 +231,11 @@ void PluginLoader::load_plugin(const std::string& name, StageRegistry& registry)
   const std::string what = "plugin '" + name + "' (" + file.string() + ")";
   void* library = open_library(file, what);
   const auto* entry = static_cast<const gp_plugin*>(dlsym(library, "gp_plugin_entry"));
+  if (entry == nullptr && dlsym(library, "gp_module_register") != nullptr) {
+    throw PluginError(what +
+                      " is a stage module, not a plugin. Name it under `modules:` of the "
+                      "configuration, with its path.");
+  }
   if (entry == nullptr) {
     throw PluginError(what +
                       " does not export gp_plugin_entry, so it is not a plugin of gan-pipeline. "
@@ -274,6 +279,11 @@ void PluginLoader::load_module(const std::string& name, StageRegistry& registry)
   void* library = open_library(file, what);
   const auto symbol = [&](const char* symbol_name) {
     void* address = dlsym(library, symbol_name);
+    if (address == nullptr && dlsym(library, "gp_plugin_entry") != nullptr) {
+      throw PluginError(what +
+                        " is a plugin, not a stage module. Name it under `plugins:` of the "
+                        "configuration.");
+    }
     if (address == nullptr) {
       throw PluginError(what + " does not export " + symbol_name +
                         ", so it is not a stage module of gan-pipeline. Define it with "

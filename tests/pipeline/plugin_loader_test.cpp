@@ -163,6 +163,14 @@ TEST(PluginLoader, RefusesAFileWithoutEntry) {
   EXPECT_CONTAINS(text, "does not export gp_plugin_entry");
 }
 
+TEST(PluginLoader, TellsPluginsAndModulesApart) {
+  EXPECT_CONTAINS(load_error("module_good"), "is a stage module, not a plugin");
+  EXPECT_CONTAINS(load_error("module_good"), "`modules:`");
+  const std::string plugin = module_error((kShipped / "augment_flip.so").string());
+  EXPECT_CONTAINS(plugin, "is a plugin, not a stage module");
+  EXPECT_CONTAINS(plugin, "`plugins:`");
+}
+
 TEST(PluginLoader, NamesBothVersionsWhenTheyDoNotFit) {
   const std::string major = load_error("wrong_major");
   EXPECT_CONTAINS(major, "ABI 99.0");
