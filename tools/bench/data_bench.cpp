@@ -74,8 +74,7 @@ int run(const std::vector<std::string>& arguments) {
                 "threads of the graph")(
       "epochs", po::value<int>()->default_value(1)->value_name("N"),
       "times that the data are read, after one more time to warm up")(
-      "png", po::value<std::string>()->default_value("")->value_name("FILE"),
-      "write the first batch as a picture");
+      "png", po::value<std::string>()->value_name("FILE"), "write the first batch as a picture");
   if (!options.parse(arguments)) return 0;
   const int threads = options.get<int>("threads");
   const int epochs = options.get<int>("epochs");
@@ -90,7 +89,7 @@ int run(const std::vector<std::string>& arguments) {
   graph.max_in_flight = loaded.config.run.max_in_flight;
   graph.batch_size = pipeline.stream_info().batch_size;
 
-  drain(pipeline, graph, options.get<std::string>("png"));
+  drain(pipeline, graph, options.get_or<std::string>("png", ""));
   graph.epochs = static_cast<std::uint32_t>(epochs);
   const double cpu_before = cpu_seconds();
   const auto start = Clock::now();
