@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The programs of tools/bench do what tools/bench/data reads from them, and its Python scripts are Python. No timing.
 
-usage: bench_test.py SOURCE_DIR BINARY_DIR
+usage: data_bench_test.py SOURCE_DIR BINARY_DIR
 """
 
 import json
