@@ -399,8 +399,8 @@ TEST(ModuleLoader, ReportsAModuleThatThrows) {
   EXPECT_CONTAINS(text, "the camera is not plugged in");
 }
 
-TEST(ModuleLoader, RefusesAPluginAndAMissingFile) {
-  EXPECT_CONTAINS(module_error((kShipped / "augment_flip.so").string()),
+TEST(ModuleLoader, RefusesAFileWithoutEntryAndAMissingOne) {
+  EXPECT_CONTAINS(module_error((kBad / "no_entry.so").string()),
                   "does not export gp_module_build_id");
   const std::string text = module_error("dta");
   EXPECT_CONTAINS(text, "libgp_stages_dta.so");
