@@ -235,7 +235,10 @@ int measure(const std::vector<std::string>& arguments) {
     rows.push_back(row);
   }
   if (options.has("json")) write_file(options.get<std::string>("json"), rows.dump(2) + "\n");
-  if (options.has("plots")) draw(rows, options.get<std::string>("plots"));
+  if (options.has("plots")) {
+    make_folders(options.get<std::string>("plots"));
+    draw(rows, options.get<std::string>("plots"));
+  }
   return 0;
 }
 
