@@ -321,6 +321,9 @@ void GraphStream::Impl::drive() {
     }
     graph.graph.wait_for_all();
     credits->close();
+    // A credit that came back before that may have started tasks, which must not outlive the nodes.
+    graph.graph.cancel();
+    graph.graph.wait_for_all();
     const std::lock_guard lock(running_mutex);
     running = nullptr;
   });

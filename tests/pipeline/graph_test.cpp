@@ -358,5 +358,21 @@ TEST(Graph, ImagesWithoutOneSizeAreRefused) {
       ConfigError);
 }
 
+// A credit that comes back while the graph ends must not start a task that outlives its nodes.
+TEST(Graph, BatchesMayBeReleasedWhileTheStreamEnds) {
+  for (int i = 0; i < 300; ++i) {
+    FakePipeline pipeline(64, {});
+    auto stream = pipeline.open(options(2, 4, 1000));
+    std::vector<std::shared_ptr<const Batch>> held;
+    for (int k = 0; k < 12; ++k) held.push_back(stream->next());
+    std::thread releases([&held] {
+      for (auto& batch : held) batch.reset();
+    });
+    if (i % 2 == 0) stream->cancel();
+    stream.reset();
+    releases.join();
+  }
+}
+
 }  // namespace
 }  // namespace gp
