@@ -10,25 +10,15 @@
 #include <nlohmann/json.hpp>
 
 #include "pipeline/error.hpp"
-#include "pipeline/rng.hpp"
 #include "stages/torch/safetensors.hpp"
+#include "tests/stages/torch/formula_features.hpp"
 
 namespace gp {
 namespace {
 
 const char kFixtures[] = GP_SOURCE_DIR "/tests/stages/torch/fixtures/";
 
-/// The features of fixtures/make_frechet.py.
-at::Tensor formula_features(std::uint64_t seed, std::int64_t n, std::int64_t d) {
-  at::Tensor u = at::empty({n, d}, at::kDouble);
-  auto* values = u.mutable_data_ptr<double>();
-  for (std::int64_t i = 0; i < n * d; ++i) {
-    const std::uint64_t random = mix64(static_cast<std::uint64_t>(i) + (seed << 40));
-    values[i] = static_cast<double>(random >> 40) / 16777216.0;
-  }
-  const at::Tensor scale = 1 + 8.0 / (1 + at::arange(d, at::kDouble));
-  return (u + 0.5 * at::roll(u, -1, 1)) * scale + 0.125 * static_cast<double>(seed);
-}
+using testing::formula_features;
 
 FeatureStatistics statistics(const at::Tensor& features, std::int64_t block = 64) {
   FeatureAccumulator accumulator;
