@@ -159,10 +159,10 @@ fs::path run_directory_of(const fs::path& path) {
                   "expected a folder such as runs/00000-aircraft");
 }
 
-std::string accuracy_text(const Json& value) {
+std::string figure_text(const Json& value) {
   if (!value.is_number()) return value.dump();
   char text[32];
-  std::snprintf(text, sizeof text, "%.4f", value.get<double>());
+  std::snprintf(text, sizeof text, "%.6g", value.get<double>());
   return text;
 }
 
@@ -221,7 +221,7 @@ int evaluate(const std::vector<std::string>& arguments) {
     for (const char* part : {"metrics", "accuracy"}) {
       if (!json.contains(part)) continue;
       for (const auto& [name, value] : json[part].items()) {
-        std::cout << "  " << name << ": " << accuracy_text(value) << '\n';
+        std::cout << "  " << name << ": " << figure_text(value) << '\n';
       }
     }
   }

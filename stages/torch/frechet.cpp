@@ -4,10 +4,13 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <string>
+#include <vector>
 
 #include "pipeline/error.hpp"
+#include "stages/torch/random_subsets.hpp"
 
 namespace gp {
 namespace {
@@ -86,6 +89,44 @@ double frechet_distance(const FeatureStatistics& a, const FeatureStatistics& b) 
   const double means = (a.mean - b.mean).square().sum().item<double>();
   const double traces = a.covariance.trace().item<double>() + b.covariance.trace().item<double>();
   return std::max(0.0, means + traces - 2 * cross);
+}
+
+FeatureStatistics feature_statistics(const at::Tensor& features) {
+  FeatureAccumulator accumulator;
+  accumulator.add(features);
+  return accumulator.finish();
+}
+
+double frechet_standard_error(const at::Tensor& a, const at::Tensor& b, int groups,
+                              const std::function<void()>& before_each) {
+  const at::NoGradGuard no_grad;
+  for (const at::Tensor& set : {a, b}) {
+    if (groups < 2 || set.dim() != 2 || set.size(0) < groups || set.size(0) < 3) {
+      throw DataError("jackknife of a Frechet distance: " + std::to_string(groups) +
+                      " groups of features of shape " + c10::str(set.sizes()) +
+                      "; it needs 2 or more groups, and vectors for each and at least 3");
+    }
+  }
+  RandomSubsets random(0);
+  // The variance that `varied` causes.
+  const auto variance = [&](const at::Tensor& varied, const at::Tensor& fixed) {
+    const FeatureStatistics other = feature_statistics(fixed);
+    const std::int64_t n = varied.size(0);
+    // Images often come in the order of their classes; groups are to be alike.
+    const at::Tensor order = at::tensor(random.next(n, n));
+    std::vector<double> distances;
+    for (std::int64_t g = 0; g < groups; ++g) {
+      if (before_each) before_each();
+      const std::int64_t first = n * g / groups;
+      const std::int64_t last = n * (g + 1) / groups;
+      const at::Tensor kept = at::cat({order.slice(0, 0, first), order.slice(0, last)});
+      distances.push_back(
+          frechet_distance(feature_statistics(varied.index_select(0, kept)), other));
+    }
+    const at::Tensor values = at::tensor(distances, at::kDouble);
+    return (values - values.mean()).square().sum().item<double>() * (groups - 1) / groups;
+  };
+  return std::sqrt(variance(a, b) + variance(b, a));
 }
 
 }  // namespace gp

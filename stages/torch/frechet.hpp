@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 
 namespace gp {
 
@@ -44,5 +45,21 @@ class FeatureAccumulator {
 /// construction, does not square the condition number, and stays exact for singular covariances.
 /// float64; not negative. Throws DataError when the dimensions differ or a matrix is no covariance.
 double frechet_distance(const FeatureStatistics& a, const FeatureStatistics& b);
+
+/// Mean and covariance of `features` [n, D]; as FeatureAccumulator.
+FeatureStatistics feature_statistics(const at::Tensor& features);
+
+/// The standard error of the Frechet distance between `a` [n, D] and `b` [m, D], by the jackknife
+/// over groups (Efron and Tibshirani 1993, chapter 11): each set is cut into `groups` random parts,
+/// the distance is taken without each of them in turn, and the variances that the two sets cause
+/// are added. It tells how far another draw of images would be off, and not how far the distance is
+/// off for being taken from few images, which makes all of them too large alike.
+///
+/// Not a bootstrap: a set drawn with replacement has fewer different images, and its distance is
+/// too large for that alone. Costs 2 * groups distances; `before_each` is called before each and
+/// may throw to give up. Throws DataError when `groups` < 2, a set has fewer vectors than groups,
+/// or fewer than three.
+double frechet_standard_error(const at::Tensor& a, const at::Tensor& b, int groups,
+                              const std::function<void()>& before_each = {});
 
 }  // namespace gp

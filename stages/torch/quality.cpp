@@ -13,7 +13,11 @@
 #include "pipeline/error.hpp"
 #include "pipeline/log.hpp"
 #include "stages/torch/compute_device.hpp"
+#include "stages/torch/feature_set.hpp"
 #include "stages/torch/frechet.hpp"
+#include "stages/torch/kernel_distance.hpp"
+#include "stages/torch/precision_recall.hpp"
+#include "stages/torch/random_subsets.hpp"
 #include "stages/torch/stages.hpp"
 #include "stages/torch/statistics_cache.hpp"
 
@@ -24,6 +28,7 @@ using Json = nlohmann::ordered_json;
 using Overrides = QualityOptions::Overrides;
 
 constexpr std::uint64_t kLeastImages = 2;  // a covariance of fewer is not defined
+constexpr int kNeighbours = 3;             // of precision and recall, as published
 
 std::string number(double value, const char* format) {
   char text[64];
@@ -71,7 +76,7 @@ struct Stopped {};
 
 /// What is known of one set of images after it was gone through.
 struct Measured {
-  FeatureStatistics statistics;
+  FeatureSet features;
   double accuracy = 0;
   std::uint64_t rejected = 0;
   bool cached = false;
@@ -100,15 +105,15 @@ class Evaluation {
     Measured result;
     const std::string key = cache_key(info);
     if (!key.empty()) {
-      if (auto statistics = cache_.load(key, context_.log);
-          statistics && statistics->dimensions() == extractor_.dimensions()) {
-        result.statistics = std::move(*statistics);
+      if (auto features = cache_.load(key, context_.log);
+          features && features->statistics.dimensions() == extractor_.dimensions()) {
+        result.features = std::move(*features);
         result.cached = true;
       }
     }
 
     AccuracyCounter accuracy(true);
-    FeatureAccumulator features;
+    FeatureCollector features;
     const auto stream = context_.streams.open(overrides, options_.batch);
     while (const std::shared_ptr<const Batch> batch = stream->next()) {
       check_stop();
@@ -134,8 +139,8 @@ class Evaluation {
                std::to_string(kLeastImages));
     }
     if (!result.cached) {
-      result.statistics = features.finish();
-      if (!key.empty()) cache_.store(key, result.statistics, context_.log);
+      result.features = features.finish();
+      if (!key.empty()) cache_.store(key, result.features, context_.log);
     }
     result.accuracy = accuracy.accuracy();
     return result;
@@ -143,7 +148,7 @@ class Evaluation {
 
   Measured measure_fakes() {
     AccuracyCounter accuracy(false);
-    FeatureAccumulator features;
+    FeatureCollector features;
     for (int first = 0; first < options_.n_fake; first += options_.batch) {
       check_stop();
       const int n = std::min(options_.batch, options_.n_fake - first);
@@ -154,6 +159,56 @@ class Evaluation {
       progress("fakes", n);
     }
     return {features.finish(), accuracy.accuracy(), 0, false};
+  }
+
+  /// Compares fakes with reals: `metrics` and `settings` of the record. `train` are the training
+  /// reals where `real` are held-out ones.
+  void compare(const FeatureSet& fakes, const FeatureSet& real, const FeatureSet* train,
+               Json& metrics, Json& settings) const {
+    check_stop();
+    metrics["frechet_distance"] = frechet_distance(fakes.statistics, real.statistics);
+    metrics["name"] = extractor_.distance();
+    const std::int64_t fewest = std::min(fakes.vectors.size(0), real.vectors.size(0));
+    if (options_.jackknife > 0 && fewest >= 3) {
+      const int groups = static_cast<int>(std::min<std::int64_t>(options_.jackknife, fewest));
+      metrics["frechet_distance_standard_error"] =
+          frechet_standard_error(fakes.vectors, real.vectors, groups, [this] { check_stop(); });
+      settings["jackknife_groups"] = groups;
+    }
+    if (train != nullptr) {
+      check_stop();
+      metrics["frechet_distance_train"] = frechet_distance(fakes.statistics, train->statistics);
+    }
+    if (train != nullptr && options_.floor) {
+      check_stop();
+      // The fakes' place is taken by as many training reals, or by all that were kept.
+      const std::int64_t kept = train->vectors.size(0);
+      const std::int64_t n = std::min(fakes.statistics.count, kept);
+      const at::Tensor chosen = at::tensor(RandomSubsets(0).next(kept, n));
+      metrics["floor"] = frechet_distance(
+          feature_statistics(train->vectors.index_select(0, chosen)), real.statistics);
+      settings["floor_images"] = n;
+    }
+    if (options_.kernel_distance) {
+      check_stop();
+      const KernelDistance kid = kernel_distance(fakes.vectors, real.vectors);
+      metrics["kid"] = kid.mean;
+      if (kid.has_deviation(fakes.vectors.size(0), real.vectors.size(0))) {
+        metrics["kid_std"] = kid.deviation;
+      }
+      settings["kid_subsets"] = KernelDistanceOptions().subsets;
+      settings["kid_subset_size"] = kid.subset_size;
+    }
+    if (options_.precision_recall && fewest > kNeighbours) {
+      check_stop();
+      const PrecisionRecall found = precision_recall(fakes.vectors, real.vectors, kNeighbours);
+      metrics["precision"] = found.precision;
+      metrics["recall"] = found.recall;
+      settings["neighbours"] = kNeighbours;
+    }
+    // Fewer than n_fake and n_real where there are more than are kept.
+    settings["vectors_fake"] = fakes.vectors.size(0);
+    settings["vectors_real"] = real.vectors.size(0);
   }
 
  private:
@@ -182,7 +237,7 @@ class Evaluation {
   /// digest of an evaluation stream covers source, overrides and what is done to the images.
   std::string cache_key(const StreamInfo& info) const {
     if (info.data_digest.empty()) return {};
-    return Json{{"format", 1},
+    return Json{{"format", 2},
                 {"data", info.data_digest},
                 {"shape", {info.shape.height, info.shape.width}},
                 {"extractor", extractor_.name()},
@@ -258,19 +313,24 @@ std::string QualityStage::evaluate(Snapshot& snapshot, EvaluateContext& context)
   Measured train;
   Measured fakes;
   std::optional<Measured> held_out;
+  Json metrics;
+  Json settings;
   try {
     train = evaluation.measure_reals("training reals", options_.reference, train_info);
     if (held_out_info) {
       held_out = evaluation.measure_reals("held-out reals", *options_.held_out, *held_out_info);
     }
     fakes = evaluation.measure_fakes();
+    evaluation.compare(fakes.features, held_out ? held_out->features : train.features,
+                       held_out ? &train.features : nullptr, metrics, settings);
   } catch (const Stopped&) {
     return {};
   }
   const Measured& real = held_out ? *held_out : train;
   const StreamInfo& real_info = held_out_info ? *held_out_info : train_info;
-  const double distance = frechet_distance(fakes.statistics, real.statistics);
-  const bool rank_deficient = fakes.statistics.rank_deficient() || real.statistics.rank_deficient();
+  const FeatureStatistics& fake_statistics = fakes.features.statistics;
+  const FeatureStatistics& real_statistics = real.features.statistics;
+  const bool rank_deficient = fake_statistics.rank_deficient() || real_statistics.rank_deficient();
   const std::uint64_t rejected = train.rejected + (held_out ? held_out->rejected : 0);
 
   Json record = {{"step", snapshot.step()},
@@ -281,23 +341,16 @@ std::string QualityStage::evaluate(Snapshot& snapshot, EvaluateContext& context)
                  {"real", held_out ? "held_out" : "reference"},
                  {"reference", options_.reference}};
   if (held_out) record["held_out"] = *options_.held_out;
-  record["n_real"] = real.statistics.count;
-  if (held_out) record["n_real_train"] = train.statistics.count;
-  record["n_fake"] = fakes.statistics.count;
+  record["n_real"] = real_statistics.count;
+  if (held_out) record["n_real_train"] = train.features.statistics.count;
+  record["n_fake"] = fake_statistics.count;
   record["seed"] = options_.seed;
 
-  Json metrics = {{"frechet_distance", distance}, {"name", extractor_->distance()}};
   Json accuracy = {{"real_train", train.accuracy}};
-  std::string against_train;
-  if (held_out) {
-    const double train_distance = frechet_distance(fakes.statistics, train.statistics);
-    metrics["frechet_distance_train"] = train_distance;
-    accuracy["real_held_out"] = held_out->accuracy;
-    against_train = " (" + number(train_distance, "%.4g") + " against " +
-                    std::to_string(train.statistics.count) + " training images)";
-  }
+  if (held_out) accuracy["real_held_out"] = held_out->accuracy;
   accuracy["fake"] = fakes.accuracy;
-  record["metrics"] = std::move(metrics);
+  record["metrics"] = metrics;
+  record["settings"] = std::move(settings);
   record["accuracy"] = std::move(accuracy);
   record["rank_deficient"] = rank_deficient;
   record["rejected"] = rejected;
@@ -311,8 +364,8 @@ std::string QualityStage::evaluate(Snapshot& snapshot, EvaluateContext& context)
     rank_warned_ = true;
     context.log.warn(
         "evaluate.quality: " + extractor_->distance() + " is taken from " +
-        std::to_string(fakes.statistics.count) + " fakes and " +
-        std::to_string(real.statistics.count) + " reals, but its features have " +
+        std::to_string(fake_statistics.count) + " fakes and " +
+        std::to_string(real_statistics.count) + " reals, but its features have " +
         std::to_string(extractor_->dimensions()) +
         " dimensions. With no more images than dimensions the covariances are incomplete and the "
         "distance comes out too large: compare it only with distances from the same numbers of "
@@ -322,12 +375,22 @@ std::string QualityStage::evaluate(Snapshot& snapshot, EvaluateContext& context)
     context.log.warn("evaluate.quality: " + std::to_string(rejected) +
                      " real images could not be used and are not in the figures");
   }
+  const auto shown = [&](const char* before, const char* metric, const char* after = "") {
+    const auto found = metrics.find(metric);
+    if (found == metrics.end()) return std::string();
+    return before + number(found->get<double>(), "%.4g") + after;
+  };
   context.log.info(
-      "evaluation at step " + std::to_string(snapshot.step()) + ": " + extractor_->distance() +
-      " " + number(distance, "%.4g") + " against " + std::to_string(real.statistics.count) +
-      (held_out ? " held-out" : " training") + " images" + against_train + ", " +
-      std::to_string(fakes.statistics.count) + " fakes; D is right on " + percent(train.accuracy) +
-      " of training reals, " +
+      "evaluation at step " + std::to_string(snapshot.step()) + ": " +
+      shown((extractor_->distance() + " ").c_str(), "frechet_distance") +
+      shown(" +- ", "frechet_distance_standard_error") + " against " +
+      std::to_string(real_statistics.count) + (held_out ? " held-out" : " training") + " images" +
+      shown(" (", "frechet_distance_train", " against ") +
+      (held_out ? std::to_string(train.features.statistics.count) + " training images)" : "") +
+      shown(", floor ", "floor", " (training reals in place of fakes)") + ", " +
+      std::to_string(fake_statistics.count) + " fakes" + shown("; KID ", "kid") +
+      shown(" +- ", "kid_std") + shown(", precision ", "precision") + shown(", recall ", "recall") +
+      "; D is right on " + percent(train.accuracy) + " of training reals, " +
       (held_out ? percent(held_out->accuracy) + " of held-out reals, " : std::string()) +
       percent(fakes.accuracy) + " of fakes; " + number(watch.seconds(), "%.0f") + " s");
   return record.dump();
@@ -337,8 +400,8 @@ StageInfo quality_stage_info() {
   StageInfo info;
   info.name = "evaluate.quality";
   info.doc =
-      "Frechet distance between fakes and reals, and the discriminator's accuracy on training "
-      "reals, held-out reals and fakes";
+      "Frechet and kernel distance, precision and recall between fakes and reals, and the "
+      "discriminator's accuracy on training reals, held-out reals and fakes";
   info.in = Kind::kSnapshot;
   info.out = Kind::kNothing;
   info.concurrency = Concurrency::kSerial;
@@ -355,7 +418,19 @@ StageInfo quality_stage_info() {
                  "{split: test}, or {fraction: 0.1}; the distance is then taken against these")
       .integer("n_fake", 2048, "images to generate", 2, 1e7)
       .integer("batch", 64, "images at a time; changes memory and speed only", 1, 4096)
-      .integer("seed", 1000, "which images are generated; the same at every evaluation", 0, 1e15);
+      .integer("seed", 1000, "which images are generated; the same at every evaluation", 0, 1e15)
+      .flag(
+          "kernel_distance", true,
+          "kid: kernel distance over 100 subsets of up to 1,000 images; not biased by their number")
+      .flag("precision_recall", true,
+            "precision, recall: share of fakes among the reals, of reals among the fakes (k = 3)")
+      .flag(
+          "floor", true,
+          "distance of as many training reals from the held-out ones: what perfect fakes would get")
+      .integer("jackknife", 0,
+               "groups (10 will do) left out in turn for the standard error of the distance, which "
+               "costs twice as many distances; 0: none",
+               0, 1000);
   info.create = [](const Params& params) -> std::unique_ptr<Stage> {
     QualityOptions options;
     options.every = static_cast<std::uint32_t>(params.integer("every"));
@@ -364,6 +439,13 @@ StageInfo quality_stage_info() {
     options.n_fake = static_cast<int>(params.integer("n_fake"));
     options.batch = static_cast<int>(params.integer("batch"));
     options.seed = static_cast<std::uint64_t>(params.integer("seed"));
+    options.kernel_distance = params.flag("kernel_distance");
+    options.precision_recall = params.flag("precision_recall");
+    options.floor = params.flag("floor");
+    options.jackknife = static_cast<int>(params.integer("jackknife"));
+    if (options.jackknife == 1) {
+      throw ConfigError("jackknife = 1: one group left out leaves nothing; 0 or at least 2");
+    }
     // Loaded now: a missing or broken file shall not end a run ten epochs later.
     const std::string& name = params.text("extractor");
     const std::string given = params.has("weights") ? params.text("weights") : std::string();

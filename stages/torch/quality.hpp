@@ -21,6 +21,10 @@ struct QualityOptions {
   int n_fake = 2048;
   int batch = 64;
   std::uint64_t seed = 0;  ///< of the fakes' latent vectors
+  bool kernel_distance = true;
+  bool precision_recall = true;
+  bool floor = true;
+  int jackknife = 0;  ///< groups for the standard error of the Frechet distance; 0: none
 };
 
 /// How often the discriminator is right, at the threshold 0 of its logits: reals above, fakes at or
@@ -43,8 +47,12 @@ class AccuracyCounter {
 /// Measures (1) the discriminator's accuracy in evaluation mode on un-augmented training reals, on
 /// held-out reals and on fakes; a gap between the first two is memorising; (2) the Frechet distance
 /// between the features of fakes and of reals: held-out ones where the configuration names them,
-/// else the training ones. Every stream is read once; features of reals are taken only where the
-/// cache does not have their statistics. Nothing of the training changes: no generator of random
+/// else the training ones; (3) from the same features, the kernel distance, precision and recall,
+/// the floor (the distance that as many training reals have, where there are held-out ones) and the
+/// distance's standard error. What is not defined for so few images is left out of the record.
+///
+/// Every stream is read once; features of reals are taken only where the
+/// cache does not have them. Nothing of the training changes: no generator of random
 /// numbers is touched, the number of threads is put back. Runs on the caller's thread.
 class QualityStage : public EvaluateStage {
  public:

@@ -16,17 +16,18 @@ namespace {
 namespace fs = std::filesystem;
 
 /// Finds flipped bits, which a well-formed file may still have.
-std::string digest(const FeatureStatistics& statistics) {
+std::string digest(const FeatureSet& features) {
+  const FeatureStatistics& statistics = features.statistics;
   Sha256 hash;
   hash.update(std::to_string(statistics.count));
-  for (const at::Tensor& tensor : {statistics.mean, statistics.covariance}) {
+  for (const at::Tensor& tensor : {statistics.mean, statistics.covariance, features.vectors}) {
     const at::Tensor bytes = tensor.contiguous();
     hash.update(std::string_view(static_cast<const char*>(bytes.const_data_ptr()), bytes.nbytes()));
   }
   return hash.hex();
 }
 
-FeatureStatistics unpack(const Safetensors& contents) {
+FeatureSet unpack(const Safetensors& contents) {
   const auto tensor = [&](const char* name, at::ScalarType type, std::int64_t dim) {
     const auto it = contents.tensors.find(name);
     if (it == contents.tensors.end() || it->second.scalar_type() != type ||
@@ -35,14 +36,14 @@ FeatureStatistics unpack(const Safetensors& contents) {
     }
     return it->second;
   };
-  FeatureStatistics statistics{tensor("count", at::kLong, 0).item<std::int64_t>(),
-                               tensor("mean", at::kDouble, 1),
-                               tensor("covariance", at::kDouble, 2)};
+  FeatureSet features{{tensor("count", at::kLong, 0).item<std::int64_t>(),
+                       tensor("mean", at::kDouble, 1), tensor("covariance", at::kDouble, 2)},
+                      tensor("vectors", at::kFloat, 2)};
   const auto sum = contents.metadata.find("sha256");
-  if (sum == contents.metadata.end() || sum->second != digest(statistics)) {
+  if (sum == contents.metadata.end() || sum->second != digest(features)) {
     throw DataError("its checksum does not match");
   }
-  return statistics;
+  return features;
 }
 
 }  // namespace
@@ -65,7 +66,7 @@ fs::path StatisticsCache::file(const std::string& key) const {
   return folder_ / ("statistics-" + sha256_hex(key).substr(0, 32) + ".safetensors");
 }
 
-std::optional<FeatureStatistics> StatisticsCache::load(const std::string& key, Log& log) const {
+std::optional<FeatureSet> StatisticsCache::load(const std::string& key, Log& log) const {
   std::error_code error;
   if (folder_.empty() || !fs::exists(file(key), error)) return std::nullopt;
   try {
@@ -82,14 +83,14 @@ std::optional<FeatureStatistics> StatisticsCache::load(const std::string& key, L
   }
 }
 
-void StatisticsCache::store(const std::string& key, const FeatureStatistics& statistics,
-                            Log& log) const {
+void StatisticsCache::store(const std::string& key, const FeatureSet& features, Log& log) const {
   if (folder_.empty()) return;
   Safetensors contents;
-  contents.metadata = {{"key", key}, {"sha256", digest(statistics)}};
-  contents.tensors = {{"count", at::scalar_tensor(statistics.count, at::kLong)},
-                      {"mean", statistics.mean},
-                      {"covariance", statistics.covariance}};
+  contents.metadata = {{"key", key}, {"sha256", digest(features)}};
+  contents.tensors = {{"count", at::scalar_tensor(features.statistics.count, at::kLong)},
+                      {"mean", features.statistics.mean},
+                      {"covariance", features.statistics.covariance},
+                      {"vectors", features.vectors}};
   fs::path own = file(key);
   own.replace_extension(std::to_string(::getpid()));  // two processes may fill the cache at once
   std::error_code error;

@@ -4,13 +4,13 @@
 #include <optional>
 #include <string>
 
-#include "stages/torch/frechet.hpp"
+#include "stages/torch/feature_set.hpp"
 
 namespace gp {
 
 class Log;
 
-/// Keeps FeatureStatistics of real images between runs: they cost minutes and never change.
+/// Keeps the FeatureSet of real images between runs: they cost minutes and never change.
 ///
 /// One safetensors file for each key. A key is a text that holds everything the statistics depend
 /// on; it is stored in the file and compared, so a wrong file is never taken for a right one. The
@@ -25,8 +25,8 @@ class StatisticsCache {
   /// An empty folder: nothing is kept.
   explicit StatisticsCache(std::filesystem::path folder) : folder_(std::move(folder)) {}
 
-  std::optional<FeatureStatistics> load(const std::string& key, Log& log) const;
-  void store(const std::string& key, const FeatureStatistics& statistics, Log& log) const;
+  std::optional<FeatureSet> load(const std::string& key, Log& log) const;
+  void store(const std::string& key, const FeatureSet& features, Log& log) const;
   std::filesystem::path file(const std::string& key) const;
 
  private:

@@ -115,6 +115,42 @@ TEST_F(Frechet, AMeanFarFromZeroCostsNoDigits) {
   EXPECT_LT((near.covariance - far.covariance).abs().max().item<double>(), 1e-8);
 }
 
+TEST_F(Frechet, TheJackknifeFindsTheSpreadOverNewDraws) {
+  const auto draw = [](std::uint64_t seed, std::int64_t n, double mean) {
+    return formula_features(seed, n, 3) - 0.125 * static_cast<double>(seed) + mean;
+  };
+  double sum = 0;
+  double squares = 0;
+  double errors = 0;
+  constexpr int kDraws = 200;
+  for (std::uint64_t i = 0; i < kDraws; ++i) {
+    const at::Tensor a = draw(2 * i, 80, 0);
+    const at::Tensor b = draw(2 * i + 1, 60, 0.7) * 0.8;
+    const double distance = frechet_distance(feature_statistics(a), feature_statistics(b));
+    sum += distance;
+    squares += distance * distance;
+    errors += frechet_standard_error(a, b, 20) / kDraws;
+  }
+  const double spread = std::sqrt((squares - sum * sum / kDraws) / (kDraws - 1));
+  EXPECT_NEAR(errors, spread,
+              0.15 * spread);  // known to 5 % from 200 draws, the errors' mean to 3 %
+}
+
+TEST_F(Frechet, TheJackknifeIsRepeatableStoppableAndRefusesTooLittle) {
+  const at::Tensor a = formula_features(1, 30, 2);
+  const at::Tensor b = formula_features(2, 20, 2);
+  int calls = 0;
+  const double error = frechet_standard_error(a, b, 10, [&] { ++calls; });
+  EXPECT_EQ(calls, 20);
+  EXPECT_EQ(frechet_standard_error(a, b, 10), error);
+  const auto stop = [] { throw DataError("stopped"); };
+  EXPECT_THROW(frechet_standard_error(a, b, 10, stop), DataError);
+  EXPECT_NO_THROW(frechet_standard_error(a, b, 20));
+  EXPECT_THROW(frechet_standard_error(a, b, 21), DataError);
+  EXPECT_THROW(frechet_standard_error(a, b, 1), DataError);
+  EXPECT_THROW(frechet_standard_error(a, b.slice(0, 0, 2), 2), DataError);
+}
+
 TEST_F(Frechet, RefusesWhatHasNoMeaning) {
   FeatureAccumulator accumulator;
   EXPECT_THROW(accumulator.finish(), DataError);

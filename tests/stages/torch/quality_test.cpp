@@ -15,6 +15,8 @@
 #include "pipeline/files.hpp"
 #include "pipeline/log.hpp"
 #include "stages/torch/frechet.hpp"
+#include "stages/torch/kernel_distance.hpp"
+#include "stages/torch/precision_recall.hpp"
 #include "stages/torch/stages.hpp"
 #include "tests/support/expect_contains.hpp"
 #include "tests/support/scoped_variable.hpp"
@@ -176,13 +178,14 @@ class QualityTest : public ::testing::Test {
     }
     return static_cast<double>(right) / count;
   }
-  static FeatureStatistics statistics(std::uint64_t first, int count) {
+  static at::Tensor features(std::uint64_t first, int count) {
     int unused = 0;
     FakeExtractor extractor(&unused);
-    FeatureAccumulator accumulator;
     const auto images = make_images(first, count);
-    accumulator.add(extractor.features(images.data(), kShape, count));
-    return accumulator.finish();
+    return extractor.features(images.data(), kShape, count);
+  }
+  static FeatureStatistics statistics(std::uint64_t first, int count) {
+    return feature_statistics(features(first, count));
   }
 
   testing::TemporaryFolder folder_;
@@ -243,6 +246,69 @@ TEST_F(QualityTest, MeasuresAgainstHeldOutAndTrainingReals) {
   EXPECT_GE(record.at("seconds").get<double>(), 0);
   EXPECT_NE(logged().find("FD-Fake"), std::string::npos);
   EXPECT_EQ(text.find('\n'), std::string::npos);  // a line of evaluation.jsonl
+}
+
+TEST_F(QualityTest, TakesTheOtherMetricsFromTheSameFeatures) {
+  options_.held_out = Overrides{{"split", "test"}};
+  options_.jackknife = 5;
+  const Json record = evaluate();
+  const Json& metrics = record.at("metrics");
+  const at::Tensor fakes = features(1'000'007, 40);
+  const at::Tensor reals = features(5000, 33);
+  const KernelDistance kid = kernel_distance(fakes, reals);
+  EXPECT_EQ(metrics.at("kid"), kid.mean);
+  EXPECT_EQ(metrics.at("kid_std"), kid.deviation);
+  EXPECT_GT(kid.deviation, 0);  // subsets of 33 of 40 fakes
+  const PrecisionRecall expected = precision_recall(fakes, reals);
+  EXPECT_EQ(metrics.at("precision"), expected.precision);
+  EXPECT_EQ(metrics.at("recall"), expected.recall);
+  EXPECT_EQ(metrics.at("frechet_distance_standard_error"), frechet_standard_error(fakes, reals, 5));
+  EXPECT_EQ(record.at("settings"), (Json{{"jackknife_groups", 5},
+                                         {"floor_images", 40},
+                                         {"kid_subsets", 100},
+                                         {"kid_subset_size", 33},
+                                         {"neighbours", 3},
+                                         {"vectors_fake", 40},
+                                         {"vectors_real", 33}}));
+  EXPECT_CONTAINS(logged(), "floor");
+  EXPECT_CONTAINS(logged(), "KID");
+
+  options_.kernel_distance = options_.precision_recall = options_.floor = false;
+  options_.jackknife = 0;
+  const Json less = evaluate();
+  EXPECT_EQ(less.at("settings"), (Json{{"vectors_fake", 40}, {"vectors_real", 33}}));
+  EXPECT_EQ(less.at("metrics"),
+            (Json{{"frechet_distance", metrics.at("frechet_distance")},
+                  {"name", "FD-Fake"},
+                  {"frechet_distance_train", metrics.at("frechet_distance_train")}}));
+}
+
+TEST_F(QualityTest, TheFloorIsTheDistanceOfTrainingReals) {
+  options_.held_out = Overrides{{"split", "test"}};
+  options_.n_fake = 50;  // as many as there are training reals, so all of them
+  const Json all = evaluate();
+  const double distance = frechet_distance(statistics(0, 50), statistics(5000, 33));
+  EXPECT_NEAR(all.at("metrics").at("floor"), distance, 1e-9 * distance);
+  options_.n_fake = 20;  // fewer images, a larger distance
+  const Json fewer = evaluate();
+  EXPECT_EQ(fewer.at("settings").at("floor_images"), 20);
+  EXPECT_GT(fewer.at("metrics").at("floor"), distance);
+  options_.n_fake = 60;
+  EXPECT_EQ(evaluate().at("settings").at("floor_images"), 50);
+  options_.held_out.reset();
+  EXPECT_FALSE(evaluate().at("metrics").contains("floor"));
+}
+
+TEST_F(QualityTest, WhatSoFewImagesDoNotDefineIsLeftOut) {
+  options_.jackknife = 10;
+  options_.n_fake = 2;
+  const Json metrics = evaluate().at("metrics");
+  for (const char* absent : {"precision", "recall", "frechet_distance_standard_error"}) {
+    EXPECT_FALSE(metrics.contains(absent)) << absent;
+  }
+  EXPECT_TRUE(metrics.contains("kid"));
+  options_.n_fake = 50;  // subsets are all of both
+  EXPECT_FALSE(evaluate().at("metrics").contains("kid_std"));
 }
 
 TEST_F(QualityTest, WithoutHeldOutRealsTheTrainingOnesAreTheReference) {
@@ -412,6 +478,9 @@ TEST(QualityStageInfo, DeclaresWhatTheConfigurationChecks) {
   EXPECT_EQ(defaults.integer("n_fake"), 2048);
   EXPECT_EQ(defaults.text("extractor"), "efficientnet_lite0");
   EXPECT_FALSE(defaults.has("held_out"));
+  EXPECT_EQ(defaults.integer("jackknife"), 0);
+  EXPECT_THROW(info.create(make_params(info.params, {{"jackknife", std::int64_t{1}}})),
+               ConfigError);
   EXPECT_THROW(make_params(info.params, {{"every", std::int64_t{0}}}), ConfigError);
   EXPECT_THROW(make_params(info.params, {{"n_fake", std::int64_t{1}}}), ConfigError);
   // Made at the start of a run, so that missing weights do not end it epochs later.
