@@ -101,10 +101,10 @@ double frechet_standard_error(const at::Tensor& a, const at::Tensor& b, int grou
                               const std::function<void()>& before_each) {
   const at::NoGradGuard no_grad;
   for (const at::Tensor& set : {a, b}) {
-    if (groups < 2 || set.dim() != 2 || set.size(0) < groups || set.size(0) < 3) {
+    if (groups < 2 || set.dim() != 2 || set.size(0) < groups || set.size(0) < 4) {
       throw DataError("jackknife of a Frechet distance: " + std::to_string(groups) +
                       " groups of features of shape " + c10::str(set.sizes()) +
-                      "; it needs 2 or more groups, and vectors for each and at least 3");
+                      "; it needs 2 or more groups, and vectors for each and at least 4");
     }
   }
   RandomSubsets random(0);

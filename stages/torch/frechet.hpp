@@ -58,7 +58,7 @@ FeatureStatistics feature_statistics(const at::Tensor& features);
 /// Not a bootstrap: a set drawn with replacement has fewer different images, and its distance is
 /// too large for that alone. Costs 2 * groups distances; `before_each` is called before each and
 /// may throw to give up. Throws DataError when `groups` < 2, a set has fewer vectors than groups,
-/// or fewer than three.
+/// or fewer than four.
 double frechet_standard_error(const at::Tensor& a, const at::Tensor& b, int groups,
                               const std::function<void()>& before_each = {});
 

@@ -169,7 +169,7 @@ class Evaluation {
     metrics["frechet_distance"] = frechet_distance(fakes.statistics, real.statistics);
     metrics["name"] = extractor_.distance();
     const std::int64_t fewest = std::min(fakes.vectors.size(0), real.vectors.size(0));
-    if (options_.jackknife > 0 && fewest >= 3) {
+    if (options_.jackknife > 0 && fewest >= 4) {
       const int groups = static_cast<int>(std::min<std::int64_t>(options_.jackknife, fewest));
       metrics["frechet_distance_standard_error"] =
           frechet_standard_error(fakes.vectors, real.vectors, groups, [this] { check_stop(); });
@@ -388,7 +388,7 @@ std::string QualityStage::evaluate(Snapshot& snapshot, EvaluateContext& context)
       shown(" (", "frechet_distance_train", " against ") +
       (held_out ? std::to_string(train.features.statistics.count) + " training images)" : "") +
       shown(", floor ", "floor", " (training reals in place of fakes)") + ", " +
-      std::to_string(fake_statistics.count) + " fakes" + shown("; KID ", "kid") +
+      std::to_string(fake_statistics.count) + " fakes" + shown("; kernel distance ", "kid") +
       shown(" +- ", "kid_std") + shown(", precision ", "precision") + shown(", recall ", "recall") +
       "; D is right on " + percent(train.accuracy) + " of training reals, " +
       (held_out ? percent(held_out->accuracy) + " of held-out reals, " : std::string()) +

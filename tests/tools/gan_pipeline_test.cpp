@@ -179,6 +179,32 @@ TEST_F(GanPipeline, EvaluatesInTheRunAndAfterwards) {
   EXPECT_EQ(record["accuracy"], records[0]["accuracy"]);
 }
 
+TEST_F(GanPipeline, EvaluationChangesNoLoss) {
+  const fs::path weights = fs::path(GP_SOURCE_DIR) / ".deps/efficientnet_lite0.safetensors";
+  if (!fs::exists(weights)) GTEST_SKIP() << weights << " does not exist; run tools/bootstrap";
+  ::setenv("GAN_PIPELINE_CACHE", (folder_ / "cache").c_str(), 1);
+  ASSERT_EQ(run().exit_code, 0);
+  write_file(config(), std::string(kConfig) +
+                           "  - {use: evaluate.quality, every: 1, reference: {draws: 12}, "
+                           "held_out: {first: 100, draws: 12}, n_fake: 12, jackknife: 2, "
+                           "weights: '" +
+                           weights.string() + "'}\n");
+  const ToolResult evaluated = run();
+  ASSERT_EQ(evaluated.exit_code, 0) << evaluated.err;
+  const auto records = lines(folder_ / "runs/00001-tiny/evaluation.jsonl");
+  ASSERT_EQ(records.size(), 2U);
+  for (const char* metric : {"frechet_distance", "frechet_distance_standard_error", "floor", "kid",
+                             "precision", "recall"}) {
+    EXPECT_TRUE(records[0]["metrics"].contains(metric)) << metric;
+  }
+  const auto without = lines(folder_ / "runs/00000-tiny/metrics.jsonl");
+  const auto with = lines(folder_ / "runs/00001-tiny/metrics.jsonl");
+  ASSERT_EQ(without.size(), with.size());
+  for (std::size_t i = 0; i < with.size(); ++i) {  // the second epoch comes after an evaluation
+    for (const char* loss : {"loss_d", "loss_g"}) EXPECT_EQ(with[i][loss], without[i][loss]) << i;
+  }
+}
+
 TEST_F(GanPipeline, DryRunTellsTheShapesAndWritesNothing) {
   const ToolResult result = run("--dry-run");
   EXPECT_EQ(result.exit_code, 0) << result.err;
