@@ -408,6 +408,10 @@ StageInfo quality_stage_info() {
   info.params.integer("every", 10, "evaluate every so many epochs, and after the last one", 1, 1e9)
       .choice("extractor", feature_extractor_names().front(), feature_extractor_names(),
               "network whose features the distance is taken over")
+      .choice("protocol", feature_protocol_names().front(), feature_protocol_names(),
+              "how inception_v3 resizes images: as clean-fid, pytorch-fid or torch-fidelity; "
+              "absent: clean. Other extractors have their own protocol")
+      .maybe()
       .path("weights",
             "weights of the extractor (safetensors); absent: the file tools/bootstrap made")
       .maybe()
@@ -449,8 +453,10 @@ StageInfo quality_stage_info() {
     // Loaded now: a missing or broken file shall not end a run ten epochs later.
     const std::string& name = params.text("extractor");
     const std::string given = params.has("weights") ? params.text("weights") : std::string();
-    return std::make_unique<QualityStage>(std::move(options),
-                                          make_feature_extractor(name, find_weights(name, given)));
+    const std::string protocol = params.has("protocol") ? params.text("protocol") : std::string();
+    check_feature_protocol(name, protocol);  // before a missing file is complained about
+    return std::make_unique<QualityStage>(
+        std::move(options), make_feature_extractor(name, find_weights(name, given), protocol));
   };
   return info;
 }

@@ -1,0 +1,63 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+#include <vector>
+
+#include "stages/torch/safetensors.hpp"
+
+namespace gp {
+
+/// Inception-v3 as FID is defined over it, for inference: features of 299 x 299 images.
+///
+/// The network of pytorch-fid (https://github.com/mseitzer/pytorch-fid, pytorch_fid/inception.py),
+/// which is TensorFlow's inception-2015-12-05: 1008 classes, average pools that leave the padding
+/// out of the count, and one max pool where the paper has an average (Mixed_7c). Tensor names are
+/// those of pytorch-fid's state dict. Batch norm (running statistics, eps 1e-3) is folded into the
+/// convolutions when it is loaded. fp32, channels_last. Safe to use from several threads at once.
+class InceptionV3 {
+ public:
+  static constexpr int kImageSize = 299;
+  static constexpr int kFeatures = 2048;
+  static constexpr int kClasses = 1008;
+
+  /// Throws DataError naming `where` and the tensors that are missing, of another shape, not finite
+  /// or none of the network's (`num_batches_tracked` may be there or not).
+  InceptionV3(const Safetensors& weights, const std::string& where);
+
+  void to(at::Device device);
+  at::Device device() const { return fc_weight_.device(); }
+
+  /// `images`: float [N,3,299,299] on device(), in [-1, 1]. Returns the global average pool
+  /// [N,2048], float, on device().
+  at::Tensor features(const at::Tensor& images) const;
+  /// Class scores (before softmax) [N,1008] of such features.
+  at::Tensor logits(const at::Tensor& features) const;
+
+ private:
+  enum class Pool { kNone, kAverage, kMax, kMaxStride2 };
+  struct Conv {
+    at::Tensor weight;  ///< with batch norm folded in
+    at::Tensor bias;
+    std::vector<std::int64_t> stride;
+    std::vector<std::int64_t> padding;
+  };
+  /// Pool, then one convolution after the other, then `split`: side by side, concatenated.
+  struct Branch {
+    Pool pool = Pool::kNone;
+    std::vector<Conv> chain;
+    std::vector<Conv> split;
+  };
+  using Block = std::vector<Branch>;  ///< side by side on one input, concatenated
+  struct Network;
+
+  static at::Tensor run(const Conv& conv, const at::Tensor& input);
+  static at::Tensor run(const Branch& branch, const at::Tensor& input);
+
+  std::vector<Block> blocks_;
+  at::Tensor fc_weight_;
+  at::Tensor fc_bias_;
+};
+
+}  // namespace gp

@@ -1,0 +1,256 @@
+#include "stages/torch/inception_v3.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <memory>
+#include <tuple>
+#include <vector>
+
+#include "pipeline/error.hpp"
+#include "pipeline/image.hpp"
+#include "stages/torch/feature_extractor.hpp"
+#include "tests/support/temporary_folder.hpp"
+
+namespace gp {
+namespace {
+
+namespace fs = std::filesystem;
+
+const fs::path kFixture = GP_SOURCE_DIR "/tests/stages/torch/fixtures/inception_v3.safetensors";
+/// As in fixtures/make_inception_v3.py.
+const std::vector<ImageShape> kShapes = {{61, 97}, {331, 517}, {33, 401}};
+
+/// The weights of fixtures/make_inception_v3.py, bit for bit: splitmix64 from the FNV-1a hash of
+/// the tensor's name.
+at::Tensor draw(const std::string& name, const std::vector<std::int64_t>& shape) {
+  std::uint64_t seed = 0xCBF29CE484222325U;
+  for (const char c : name) seed = (seed ^ static_cast<unsigned char>(c)) * 0x100000001B3U;
+  at::Tensor result = at::empty(shape, at::kFloat);
+  const auto fan_in = static_cast<double>(result.numel() / shape[0]);
+  const bool positive = name.find(".bn.weight") != std::string::npos ||
+                        name.find(".bn.running_var") != std::string::npos;
+  float* values = result.data_ptr<float>();
+  for (std::int64_t i = 0; i < result.numel(); ++i) {
+    std::uint64_t z = seed + static_cast<std::uint64_t>(i + 1) * 0x9E3779B97F4A7C15U;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9U;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBU;
+    z ^= z >> 31;
+    const double u = static_cast<double>(z >> 40) / (1 << 24);
+    const double value = shape.size() > 1 ? (2 * u - 1) * std::sqrt(6 / fan_in)
+                         : positive       ? 0.75 + 0.5 * u
+                                          : 0.4 * u - 0.2;
+    values[i] = static_cast<float>(value);
+  }
+  return result;
+}
+
+/// Every tensor of pytorch-fid's state dict, in memory and as a file.
+class DrawnWeights {
+ public:
+  DrawnWeights() {
+    Safetensors& all = weights_;
+    const auto conv = [&](const std::string& prefix, std::int64_t out, std::int64_t in,
+                          std::int64_t height, std::int64_t width) {
+      all.tensors[prefix + ".conv.weight"] =
+          draw(prefix + ".conv.weight", {out, in, height, width});
+      for (const char* name : {".bn.weight", ".bn.bias", ".bn.running_mean", ".bn.running_var"}) {
+        all.tensors[prefix + name] = draw(prefix + name, {out});
+      }
+    };
+    conv("Conv2d_1a_3x3", 32, 3, 3, 3);
+    conv("Conv2d_2a_3x3", 32, 32, 3, 3);
+    conv("Conv2d_2b_3x3", 64, 32, 3, 3);
+    conv("Conv2d_3b_1x1", 80, 64, 1, 1);
+    conv("Conv2d_4a_3x3", 192, 80, 3, 3);
+    const std::vector<std::tuple<std::string, std::int64_t, std::int64_t>> as = {
+        {"Mixed_5b", 192, 32}, {"Mixed_5c", 256, 64}, {"Mixed_5d", 288, 64}};
+    for (const auto& [name, in, pool] : as) {
+      conv(name + ".branch1x1", 64, in, 1, 1);
+      conv(name + ".branch5x5_1", 48, in, 1, 1);
+      conv(name + ".branch5x5_2", 64, 48, 5, 5);
+      conv(name + ".branch3x3dbl_1", 64, in, 1, 1);
+      conv(name + ".branch3x3dbl_2", 96, 64, 3, 3);
+      conv(name + ".branch3x3dbl_3", 96, 96, 3, 3);
+      conv(name + ".branch_pool", pool, in, 1, 1);
+    }
+    conv("Mixed_6a.branch3x3", 384, 288, 3, 3);
+    conv("Mixed_6a.branch3x3dbl_1", 64, 288, 1, 1);
+    conv("Mixed_6a.branch3x3dbl_2", 96, 64, 3, 3);
+    conv("Mixed_6a.branch3x3dbl_3", 96, 96, 3, 3);
+    const std::vector<std::pair<std::string, std::int64_t>> cs = {
+        {"Mixed_6b", 128}, {"Mixed_6c", 160}, {"Mixed_6d", 160}, {"Mixed_6e", 192}};
+    for (const auto& [name, wide] : cs) {
+      conv(name + ".branch1x1", 192, 768, 1, 1);
+      conv(name + ".branch7x7_1", wide, 768, 1, 1);
+      conv(name + ".branch7x7_2", wide, wide, 1, 7);
+      conv(name + ".branch7x7_3", 192, wide, 7, 1);
+      conv(name + ".branch7x7dbl_1", wide, 768, 1, 1);
+      conv(name + ".branch7x7dbl_2", wide, wide, 7, 1);
+      conv(name + ".branch7x7dbl_3", wide, wide, 1, 7);
+      conv(name + ".branch7x7dbl_4", wide, wide, 7, 1);
+      conv(name + ".branch7x7dbl_5", 192, wide, 1, 7);
+      conv(name + ".branch_pool", 192, 768, 1, 1);
+    }
+    conv("Mixed_7a.branch3x3_1", 192, 768, 1, 1);
+    conv("Mixed_7a.branch3x3_2", 320, 192, 3, 3);
+    conv("Mixed_7a.branch7x7x3_1", 192, 768, 1, 1);
+    conv("Mixed_7a.branch7x7x3_2", 192, 192, 1, 7);
+    conv("Mixed_7a.branch7x7x3_3", 192, 192, 7, 1);
+    conv("Mixed_7a.branch7x7x3_4", 192, 192, 3, 3);
+    const std::vector<std::pair<std::string, std::int64_t>> es = {{"Mixed_7b", 1280},
+                                                                  {"Mixed_7c", 2048}};
+    for (const auto& [name, in] : es) {
+      conv(name + ".branch1x1", 320, in, 1, 1);
+      conv(name + ".branch3x3_1", 384, in, 1, 1);
+      conv(name + ".branch3x3_2a", 384, 384, 1, 3);
+      conv(name + ".branch3x3_2b", 384, 384, 3, 1);
+      conv(name + ".branch3x3dbl_1", 448, in, 1, 1);
+      conv(name + ".branch3x3dbl_2", 384, 448, 3, 3);
+      conv(name + ".branch3x3dbl_3a", 384, 384, 1, 3);
+      conv(name + ".branch3x3dbl_3b", 384, 384, 3, 1);
+      conv(name + ".branch_pool", 192, in, 1, 1);
+    }
+    all.tensors["fc.weight"] = draw("fc.weight", {1008, 2048});
+    all.tensors["fc.bias"] = draw("fc.bias", {1008});
+    file_ = folder_.path() / "inception_v3.safetensors";
+    write_safetensors(file_, all);
+  }
+  const Safetensors& weights() const { return weights_; }
+  const fs::path& file() const { return file_; }
+
+ private:
+  testing::TemporaryFolder folder_;
+  Safetensors weights_;
+  fs::path file_;
+};
+
+Image synthetic(ImageShape shape) {
+  Image image(shape.height, shape.width);
+  for (int y = 0; y < shape.height; ++y) {
+    for (int x = 0; x < shape.width; ++x) {
+      for (int c = 0; c < 3; ++c) {
+        image.view().row(y)[3 * x + c] =
+            static_cast<std::uint8_t>((x * x * (c + 1) + 3 * y * y + x * y * (2 - c)) / 64 % 256);
+      }
+    }
+  }
+  return image;
+}
+
+/// The largest difference of two feature vectors: each element's relative to its size, or where it
+/// is below the vector's mean, to that.
+double difference(const at::Tensor& actual, const at::Tensor& expected) {
+  const at::Tensor scale = at::maximum(expected.abs(), expected.abs().mean());
+  return ((actual - expected).abs() / scale).max().item<double>();
+}
+
+class InceptionV3Test : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() { drawn_ = std::make_unique<DrawnWeights>(); }
+  static void TearDownTestSuite() { drawn_.reset(); }
+  /// One thread: tests run side by side, and OpenMP's threads wait for each other by spinning.
+  void SetUp() override { at::set_num_threads(1); }
+
+  static std::string message(const Safetensors& weights) {
+    try {
+      const InceptionV3 network(weights, "some.safetensors");
+    } catch (const DataError& e) {
+      return e.what();
+    }
+    return "";
+  }
+  /// All three images' features by `protocol` against the peer's, and not against the others'.
+  static void expect_parity(const std::string& protocol) {
+    const Safetensors fixture = read_safetensors(kFixture);
+    const auto extractor = make_feature_extractor("inception_v3", drawn_->file(), protocol);
+    EXPECT_EQ(extractor->distance(), "FID (Inception, " + protocol + ")");
+    for (std::size_t i = 0; i < kShapes.size(); ++i) {
+      const auto row = static_cast<std::int64_t>(i);
+      const at::Tensor features =
+          extractor->features(synthetic(kShapes[i]).pixels().data(), kShapes[i], 1);
+      ASSERT_EQ(features.sizes(), (at::IntArrayRef{1, InceptionV3::kFeatures}));
+      for (const auto& [name, expected] : fixture.tensors) {
+        const double worst = difference(features[0], expected[row]);
+        if (name == protocol) {
+          EXPECT_LT(worst, 1e-4) << name << ", image " << i;
+        } else {
+          EXPECT_GT(worst, 1e-3) << name << ", image " << i;  // else the test could not tell
+        }
+      }
+    }
+  }
+
+  static std::unique_ptr<DrawnWeights> drawn_;
+};
+std::unique_ptr<DrawnWeights> InceptionV3Test::drawn_;
+
+TEST_F(InceptionV3Test, LegacyPytorchGivesPytorchFidsFeatures) { expect_parity("legacy_pytorch"); }
+
+TEST_F(InceptionV3Test, CleanGivesCleanFidsFeatures) { expect_parity("clean"); }
+
+TEST_F(InceptionV3Test, LegacyTensorflowGivesTorchFidelitysFeatures) {
+  expect_parity("legacy_tensorflow");
+}
+
+TEST_F(InceptionV3Test, FeaturesDependOnTheImageNotOnItsCompany) {
+  const auto extractor = make_feature_extractor("inception_v3", drawn_->file());
+  EXPECT_EQ(extractor->distance(), "FID (Inception, clean)");
+  const ImageShape shape{40, 56};
+  std::vector<std::uint8_t> images;
+  for (int i = 0; i < 5; ++i) {  // more than are taken at a time
+    Image image = synthetic(shape);
+    for (std::uint8_t& value : image.pixels()) value = static_cast<std::uint8_t>(value + 31 * i);
+    images.insert(images.end(), image.pixels().begin(), image.pixels().end());
+  }
+  const at::Tensor together = extractor->features(images.data(), shape, 5);
+  for (const int i : {0, 4}) {
+    const at::Tensor alone =
+        extractor->features(images.data() + static_cast<std::size_t>(i) * shape.bytes(), shape, 1);
+    EXPECT_LT(difference(together[i], alone[0]), 1e-4) << i;
+  }
+  EXPECT_GT(difference(together[0], together[4]), 1e-3);
+}
+
+TEST_F(InceptionV3Test, NamesEveryTensorThatIsNotRight) {
+  Safetensors weights = drawn_->weights();
+  weights.tensors["Mixed_5b.branch1x1.bn.num_batches_tracked"] = at::zeros({}, at::kLong);
+  EXPECT_EQ(message(weights), "");
+  weights.tensors.erase("Mixed_6c.branch7x7_2.conv.weight");
+  weights.tensors["fc.weight"] = at::zeros({1000, 2048});  // torchvision's classes
+  weights.tensors["Conv2d_1a_3x3.bn.bias"] = at::full({32}, NAN);
+  weights.tensors["Mixed_7c.branch_pool.bn.running_var"] = at::full({192}, -1.0);
+  weights.tensors["AuxLogits.fc.bias"] = at::zeros({1000});
+  const std::string text = message(weights);
+  EXPECT_EQ(text.rfind("some.safetensors: ", 0), 0u) << text;
+  for (const char* expected :
+       {"'Mixed_6c.branch7x7_2.conv.weight' is missing",
+        "'fc.weight' is Float [1000, 2048], expected Float [1008, 2048]",
+        "'Conv2d_1a_3x3.bn.bias' holds NaN",
+        "'Mixed_7c.branch_pool.bn.running_var' holds negative values",
+        "'AuxLogits.fc.bias' is not one of the network's", "tools/convert_weights.py"}) {
+    EXPECT_NE(text.find(expected), std::string::npos) << expected << "\n" << text;
+  }
+  EXPECT_NE(message({}).find("more"), std::string::npos);
+}
+
+TEST(FeatureProtocol, IsRefusedWhereTheExtractorDoesNotHaveIt) {
+  for (const std::string& name : feature_protocol_names()) {
+    EXPECT_NO_THROW(check_feature_protocol("inception_v3", name));
+    EXPECT_THROW(check_feature_protocol("efficientnet_lite0", name), ConfigError);
+  }
+  EXPECT_NO_THROW(check_feature_protocol("efficientnet_lite0", ""));
+  EXPECT_THROW(check_feature_protocol("inception_v3", "legacy"), ConfigError);
+}
+
+TEST(SquashBilinearTf1, PutsPixelCentresAtIntegers) {
+  // A ramp of 2 pixels grown to 4: points 0, 0.5, 1, 1.5; the last is cut at the border.
+  const std::vector<std::uint8_t> pixels = {0, 0, 0, 100, 100, 100};
+  const at::Tensor x = squash_bilinear_tf1(pixels.data(), {1, 2}, 1, 4, at::kCPU);
+  EXPECT_TRUE(at::equal(x[0][0][3], at::tensor({0.0F, 50.0F, 100.0F, 100.0F}))) << x;
+}
+
+}  // namespace
+}  // namespace gp
