@@ -156,8 +156,8 @@ fs::path own_folder() {
 
 std::string where_weights_come_from(const std::string& name) {
   if (name == kInceptionV3) {
-    return "tools/convert_weights.py makes it from pytorch-fid's "
-           "pt_inception-2015-12-05-6726825d.pth";
+    return "tools/fetch_weights downloads it, or tools/convert_weights.py makes it from "
+           "pytorch-fid's pt_inception-2015-12-05-6726825d.pth";
   }
   return "tools/bootstrap makes it";
 }
