@@ -413,7 +413,8 @@ StageInfo quality_stage_info() {
               "absent: clean. Other extractors have their own protocol")
       .maybe()
       .path("weights",
-            "weights of the extractor (safetensors); absent: the file tools/bootstrap made")
+            "weights of the extractor (safetensors); absent: the file that tools/bootstrap "
+            "(efficientnet_lite0) or tools/fetch_weights (inception_v3) made")
       .maybe()
       .overrides("reference",
                  "parameters of the source that select the training reals; absent: as in training")
