@@ -6,12 +6,10 @@
 #include <algorithm>
 #include <string>
 
-#include "pipeline/error.hpp"
+#include "stages/torch/weight_loader.hpp"
 
 namespace gp {
 namespace {
-
-constexpr double kBatchNormEpsilon = 1e-3;
 
 /// The stages of the network. Only the first block of a stage has its stride and changes the
 /// number of channels.
@@ -35,59 +33,13 @@ constexpr StageSpec kStages[] = {
 };
 constexpr int kLastChannels = 320;
 
-/// Takes tensors out of the file by name and checks them.
-class Loader {
- public:
-  Loader(const Safetensors& weights, const std::string& where) : weights_(weights), where_(where) {}
-
-  at::Tensor take(const std::string& name, at::IntArrayRef shape) const {
-    const auto it = weights_.tensors.find(name);
-    if (it == weights_.tensors.end()) fail(name, "is missing");
-    const at::Tensor& tensor = it->second;
-    if (tensor.scalar_type() != at::kFloat || tensor.sizes() != shape) {
-      fail(name, "is " + std::string(c10::toString(tensor.scalar_type())) + " " +
-                     c10::str(tensor.sizes()) + ", expected Float " + c10::str(shape));
-    }
-    if (!at::isfinite(tensor).all().item<bool>()) fail(name, "holds NaN or infinity");
-    return tensor;
-  }
-
-  struct Folded {
-    at::Tensor weight;
-    at::Tensor bias;
-  };
-  /// Convolution and the batch norm after it as one convolution; folded in float64.
-  Folded fold(const std::string& conv, const std::string& norm, at::IntArrayRef shape) const {
-    const at::IntArrayRef channels = shape.slice(0, 1);
-    const at::Tensor weight = take(conv + ".weight", shape).to(at::kDouble);
-    const at::Tensor gamma = take(norm + ".weight", channels).to(at::kDouble);
-    const at::Tensor beta = take(norm + ".bias", channels).to(at::kDouble);
-    const at::Tensor mean = take(norm + ".running_mean", channels).to(at::kDouble);
-    const at::Tensor variance = take(norm + ".running_var", channels).to(at::kDouble);
-    if (variance.lt(0).any().item<bool>()) fail(norm + ".running_var", "holds negative values");
-    const at::Tensor scale = gamma / (variance + kBatchNormEpsilon).sqrt();
-    return {(weight * scale.view({-1, 1, 1, 1}))
-                .to(at::kFloat)
-                .contiguous(at::MemoryFormat::ChannelsLast),
-            (beta - mean * scale).to(at::kFloat)};
-  }
-
- private:
-  [[noreturn]] void fail(const std::string& tensor, const std::string& what) const {
-    throw DataError(where_ + ": not the weights of EfficientNet-Lite0: tensor '" + tensor + "' " +
-                    what + "; run tools/bootstrap to get the right file");
-  }
-  const Safetensors& weights_;
-  const std::string& where_;
-};
-
 }  // namespace
 
 EfficientNetLite0::EfficientNetLite0(const Safetensors& weights, const std::string& where) {
-  const Loader loader(weights, where);
+  WeightLoader loader(weights);
   const auto conv = [&](const std::string& name, const std::string& norm, at::IntArrayRef shape,
                         int stride, int groups, bool relu6) {
-    const Loader::Folded folded = loader.fold(name, norm, shape);
+    const WeightLoader::Folded folded = loader.fold(name, norm, shape);
     return Conv{folded.weight, folded.bias, stride, groups, relu6};
   };
 
@@ -115,6 +67,7 @@ EfficientNetLite0::EfficientNetLite0(const Safetensors& weights, const std::stri
   head_ = conv("_conv_head", "_bn1", {kFeatures, kLastChannels, 1, 1}, 1, 1, true);
   fc_weight_ = loader.take("_fc.weight", {kClasses, kFeatures});
   fc_bias_ = loader.take("_fc.bias", {kClasses});
+  loader.finish(where, "EfficientNet-Lite0", "Run tools/bootstrap to get the right file.");
 }
 
 void EfficientNetLite0::to(at::Device device) {

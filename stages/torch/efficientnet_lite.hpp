@@ -21,7 +21,7 @@ class EfficientNetLite0 {
   static constexpr int kClasses = 1000;  ///< ImageNet 2012; 404 is "airliner"
 
   /// Takes the weights as they are in the package; further tensors are ignored. Throws DataError
-  /// naming `where` and the first tensor that is missing, of another shape, or not finite.
+  /// naming `where` and the tensors that are missing, of another shape, or not finite.
   EfficientNetLite0(const Safetensors& weights, const std::string& where);
 
   void to(at::Device device);

@@ -3,15 +3,10 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
-#include <set>
-
-#include "pipeline/error.hpp"
+#include "stages/torch/weight_loader.hpp"
 
 namespace gp {
 namespace {
-
-constexpr double kBatchNormEpsilon = 1e-3;
-constexpr std::size_t kProblemsShown = 8;
 
 /// A convolution with its batch norm and ReLU, by its name within the block.
 struct ConvSpec {
@@ -21,78 +16,6 @@ struct ConvSpec {
   int kernel_width = 1;
   int stride = 1;
   bool same = true;  ///< padded so that stride 1 keeps the size; else not padded
-};
-
-/// Takes tensors out of the file by name and remembers what is wrong with them.
-class Loader {
- public:
-  explicit Loader(const Safetensors& weights) : weights_(weights) {}
-
-  /// Zeros in place of a tensor that is not what it should be, so that all of them are found.
-  at::Tensor take(const std::string& name, at::IntArrayRef shape) {
-    taken_.insert(name);
-    const auto it = weights_.tensors.find(name);
-    if (it == weights_.tensors.end()) {
-      problem(name, "is missing");
-    } else if (it->second.scalar_type() != at::kFloat || it->second.sizes() != shape) {
-      problem(name, "is " + std::string(c10::toString(it->second.scalar_type())) + " " +
-                        c10::str(it->second.sizes()) + ", expected Float " + c10::str(shape));
-    } else if (!at::isfinite(it->second).all().item<bool>()) {
-      problem(name, "holds NaN or infinity");
-    } else {
-      return it->second;
-    }
-    return at::zeros(shape);
-  }
-
-  struct Folded {
-    at::Tensor weight;
-    at::Tensor bias;
-  };
-  /// Convolution and the batch norm after it as one convolution; folded in float64.
-  Folded fold(const std::string& prefix, at::IntArrayRef shape) {
-    const at::IntArrayRef channels = shape.slice(0, 1);
-    const at::Tensor weight = take(prefix + ".conv.weight", shape).to(at::kDouble);
-    const at::Tensor gamma = take(prefix + ".bn.weight", channels).to(at::kDouble);
-    const at::Tensor beta = take(prefix + ".bn.bias", channels).to(at::kDouble);
-    const at::Tensor mean = take(prefix + ".bn.running_mean", channels).to(at::kDouble);
-    const at::Tensor variance = take(prefix + ".bn.running_var", channels).to(at::kDouble);
-    if (variance.lt(0).any().item<bool>()) {
-      problem(prefix + ".bn.running_var", "holds negative values");
-    }
-    taken_.insert(prefix + ".bn.num_batches_tracked");
-    const at::Tensor scale = gamma / (variance + kBatchNormEpsilon).sqrt();
-    return {(weight * scale.view({-1, 1, 1, 1}))
-                .to(at::kFloat)
-                .contiguous(at::MemoryFormat::ChannelsLast),
-            (beta - mean * scale).to(at::kFloat)};
-  }
-
-  /// Throws when anything was wrong, or when tensors are left that nobody asked for.
-  void finish(const std::string& where) {
-    for (const auto& [name, tensor] : weights_.tensors) {
-      if (!taken_.count(name)) problem(name, "is not one of the network's");
-    }
-    if (problems_.empty()) return;
-    std::string text = where + ": not the weights of FID's Inception-v3:";
-    for (std::size_t i = 0; i < std::min(problems_.size(), kProblemsShown); ++i) {
-      text += "\n  " + problems_[i];
-    }
-    if (problems_.size() > kProblemsShown) {
-      text += "\n  and " + std::to_string(problems_.size() - kProblemsShown) + " more";
-    }
-    throw DataError(text +
-                    "\nExpected pytorch-fid's pt_inception-2015-12-05-6726825d.pth, converted by "
-                    "tools/convert_weights.py.");
-  }
-
- private:
-  void problem(const std::string& name, const std::string& what) {
-    problems_.push_back("tensor '" + name + "' " + what);
-  }
-  const Safetensors& weights_;
-  std::set<std::string> taken_;
-  std::vector<std::string> problems_;
 };
 
 }  // namespace
@@ -181,10 +104,11 @@ struct InceptionV3::Network {
 };
 
 InceptionV3::InceptionV3(const Safetensors& weights, const std::string& where) {
-  Loader loader(weights);
+  WeightLoader loader(weights);
   const auto load = [&](const std::string& prefix, const ConvSpec& spec, int in) {
-    const Loader::Folded folded =
-        loader.fold(prefix + spec.name, {spec.out, in, spec.kernel_height, spec.kernel_width});
+    const std::string name = prefix + spec.name;
+    const WeightLoader::Folded folded = loader.fold(
+        name + ".conv", name + ".bn", {spec.out, in, spec.kernel_height, spec.kernel_width});
     Conv conv{folded.weight, folded.bias, {spec.stride, spec.stride}, {0, 0}};
     if (spec.same) conv.padding = {spec.kernel_height / 2, spec.kernel_width / 2};
     return conv;
@@ -215,7 +139,10 @@ InceptionV3::InceptionV3(const Safetensors& weights, const std::string& where) {
   }
   fc_weight_ = loader.take("fc.weight", {kClasses, kFeatures});
   fc_bias_ = loader.take("fc.bias", {kClasses});
-  loader.finish(where);
+  loader.refuse_others();
+  loader.finish(where, "FID's Inception-v3",
+                "Expected pytorch-fid's pt_inception-2015-12-05-6726825d.pth, converted by "
+                "tools/convert_weights.py.");
 }
 
 void InceptionV3::to(at::Device device) {
