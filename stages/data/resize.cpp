@@ -188,9 +188,7 @@ void resize_to_square(ConstImageView in, const RectF& region, double pixel_aspec
   }
 }
 
-namespace {
-
-ResizeFilter parse_filter(const std::string& name) {
+ResizeFilter resize_filter(const std::string& name) {
   static const std::map<std::string, ResizeFilter> kFilters = {
       {"area", ResizeFilter::kArea},
       {"box", ResizeFilter::kBox},
@@ -199,6 +197,8 @@ ResizeFilter parse_filter(const std::string& name) {
       {"lanczos", ResizeFilter::kLanczos}};
   return kFilters.at(name);
 }
+
+namespace {
 
 ResizeFit parse_fit(const std::string& name) {
   static const std::map<std::string, ResizeFit> kFits = {
@@ -211,7 +211,7 @@ class ResizeStage : public TransformStage {
   explicit ResizeStage(const Params& params)
       : size_(static_cast<int>(params.integer("size"))),
         fit_(parse_fit(params.text("fit"))),
-        filter_(parse_filter(params.text("filter"))) {}
+        filter_(resize_filter(params.text("filter"))) {}
 
   void process(const StageInput& in, Rng& /*rng*/, StageOutput& out) const override {
     const RectF region = in.geometry.region_in(in.image.shape());

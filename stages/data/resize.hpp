@@ -12,6 +12,9 @@ enum class ResizeFilter {
   kLanczos    ///< windowed sinc of 3 lobes, widened by the scale when shrinking (antialiased)
 };
 
+/// The filter of a name as in the YAML: "area". Throws std::out_of_range for any other name.
+ResizeFilter resize_filter(const std::string& name);
+
 /// Resamples the rectangle `region` of `in` (pixels, edges may be fractional) to the whole of
 /// `out`. Nothing outside `in` is sampled: the filter is cut off at the image's edge and
 /// normalised, but it does see pixels just outside `region` where its support reaches them.

@@ -44,16 +44,6 @@ int largest_difference(const std::vector<std::uint8_t>& a, const std::vector<std
   return largest;
 }
 
-ResizeFilter filter_named(const std::string& name) {
-  static const std::map<std::string, ResizeFilter> kFilters = {
-      {"area", ResizeFilter::kArea},
-      {"box", ResizeFilter::kBox},
-      {"bilinear", ResizeFilter::kBilinear},
-      {"bicubic", ResizeFilter::kBicubic},
-      {"lanczos", ResizeFilter::kLanczos}};
-  return kFilters.at(name);
-}
-
 TEST(Resize, MatchesPillow) {
   const Image in = picture(31, 45);
   const auto rows = read_table(kFixtures + "list.tsv");
@@ -63,7 +53,7 @@ TEST(Resize, MatchesPillow) {
     const double left = std::stod(row[2]);
     const double top = std::stod(row[3]);
     const RectF region{left, top, std::stod(row[4]) - left, std::stod(row[5]) - top};
-    const ResizeFilter filter = filter_named(row[1]);
+    const ResizeFilter filter = resize_filter(row[1]);
     Image out(std::stoi(row[7]), std::stoi(row[6]));
     resize(in.view(), region, filter, out.view());
     // Pillow's own filters byte for byte. The mean is rounded twice here, once there.
