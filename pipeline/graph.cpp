@@ -120,7 +120,7 @@ struct GraphStream::Impl {
   Clock::time_point handed_at = Clock::now();
 
   struct Running;
-  mutable std::mutex running_mutex;
+  std::mutex running_mutex;
   Running* running = nullptr;  ///< while the driver runs the graph
   std::shared_ptr<Credits> credits;
   std::thread driver;

@@ -52,9 +52,6 @@ int run(const std::vector<std::string>& arguments) {
   request.max_steps = static_cast<std::uint64_t>(max_steps);
   request.stop = signals.token();
   request.trace = options.get_or<std::string>("trace", "");
-  if (options.has("trace") && request.trace.empty()) {
-    throw ConfigError("--trace is empty; expected the file to write, e.g. trace.json");
-  }
   const fs::path directory = run_pipeline(*loaded, request, log);
   std::cout << directory.string() << '\n';
   return 0;
