@@ -47,14 +47,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", required=True)
     parser.add_argument("--out", required=True)
-    parser.add_argument("--library", choices=["pillow", "opencv"], required=True)
+    parser.add_argument("--decoder", choices=["pillow", "opencv"], required=True)
     parser.add_argument("--decode", choices=["full", "reduced"], default="reduced", help="reduced: Pillow's draft(), OpenCV's REDUCED_COLOR_4")
     parser.add_argument("--workers", type=int, default=1, help="1: no processes beside this one")
     args = parser.parse_args()
     folders = sorted(os.listdir(args.images))
     keys = [f"{folder}/{os.path.basename(file)}" for folder in folders for file in peer.jpegs(os.path.join(args.images, folder))]
     files = [os.path.join(args.images, key) for key in keys]
-    job = Job({"pillow": pillow, "opencv": opencv}[args.library], args.decode == "reduced")
+    job = Job({"pillow": pillow, "opencv": opencv}[args.decoder], args.decode == "reduced")
     with h5py.File(args.out, "w") as out:
         images = out.create_dataset("images", (len(files), peer.SIZE, peer.SIZE, 3), np.uint8)
         out["labels"] = np.array([folders.index(key.split("/")[0]) for key in keys], np.int32)
