@@ -44,16 +44,24 @@ ConvImpl::ConvImpl(int in, int out, int stride)
       stride_(stride) {}
 
 at::Tensor ConvImpl::forward(const at::Tensor& x) {
-  const std::int64_t padding = stride_ == 1 ? 1 : 0;
-  const at::Tensor padded = stride_ == 1 ? x : at::constant_pad_nd(x, {0, 1, 0, 1});
-  return at::conv2d(padded, weight, bias, {stride_, stride_}, {padding, padding});
+  if (stride_ == 1) return at::conv2d(x, weight, bias, {1, 1}, {1, 1});
+  return forward_padded(at::constant_pad_nd(x, {0, 1, 0, 1}));
 }
 
-UpConvImpl::UpConvImpl(int in, int out)
+at::Tensor ConvImpl::forward_padded(const at::Tensor& x) {
+  return at::conv2d(x, weight, bias, {2, 2});
+}
+
+UpConvImpl::UpConvImpl(int in, int out, bool exact)
     : weight(register_parameter("weight", kernel(out, in))),
-      bias(register_parameter("bias", at::zeros({out}))) {}
+      bias(register_parameter("bias", at::zeros({out}))),
+      exact_(exact) {}
 
 at::Tensor UpConvImpl::forward(const at::Tensor& x) {
+  if (exact_) {
+    const at::Tensor large = at::upsample_nearest2d(x, {2 * x.size(2), 2 * x.size(3)});
+    return at::conv2d(large, weight, bias, {1, 1}, {1, 1});
+  }
   const at::Tensor folded = fold(fold(weight, 2), 3).transpose(0, 1);
   return at::conv_transpose2d(x, folded, bias, {2, 2}, {1, 1});
 }
@@ -65,8 +73,12 @@ BatchNormImpl::BatchNormImpl(int channels)
       running_var(register_buffer("running_var", at::ones({channels}))) {}
 
 at::Tensor BatchNormImpl::forward(const at::Tensor& x) {
-  return at::batch_norm(x, weight, bias, running_mean, running_var, is_training(),
+  return at::batch_norm(x, weight, bias, running_mean, running_var, /*training=*/false,
                         kBatchNormMomentum, kBatchNormEps, /*cudnn_enabled=*/true);
+}
+
+BatchNormState BatchNormImpl::state() const {
+  return {weight, bias, running_mean, running_var, kBatchNormMomentum, kBatchNormEps};
 }
 
 DenseImpl::DenseImpl(int in, int out)
@@ -76,7 +88,7 @@ DenseImpl::DenseImpl(int in, int out)
 at::Tensor DenseImpl::forward(const at::Tensor& x) { return at::linear(x, weight, bias); }
 
 GeneratorImpl::GeneratorImpl(const DcganConfig& config)
-    : dense_channels_(config.channels_at(config.channels, config.levels())) {
+    : exact_(config.exact), dense_channels_(config.channels_at(config.channels, config.levels())) {
   dense_ =
       register_module("dense", Dense(config.latent, dense_channels_ * kSmallestMap * kSmallestMap));
   int in = dense_channels_;
@@ -84,7 +96,7 @@ GeneratorImpl::GeneratorImpl(const DcganConfig& config)
     const std::string name = "block" + std::to_string(blocks_.size());
     const int out = config.channels_at(config.channels, level);
     Block block;
-    block.conv = register_module(name + "_conv", UpConv(in, out));
+    block.conv = register_module(name + "_conv", UpConv(in, out, exact_));
     block.norm = register_module(name + "_norm", BatchNorm(out));
     blocks_.push_back(block);
     in = out;
@@ -96,11 +108,16 @@ at::Tensor GeneratorImpl::forward(const at::Tensor& z) {
   at::Tensor x = at::relu(dense_(z))
                      .view({z.size(0), kSmallestMap, kSmallestMap, dense_channels_})
                      .permute({0, 3, 1, 2});
-  for (Block& block : blocks_) x = at::relu(block.norm(block.conv(x)));
+  for (Block& block : blocks_) {
+    x = block.conv(x);
+    x = is_training() ? norm_activation(x, block.norm->state(), 0, {}, /*pad=*/false, exact_)
+                      : at::relu(block.norm(x));
+  }
   return at::tanh(image_(x));
 }
 
-DiscriminatorImpl::DiscriminatorImpl(const DcganConfig& config) : dropout_(config.dropout) {
+DiscriminatorImpl::DiscriminatorImpl(const DcganConfig& config)
+    : dropout_(config.dropout), exact_(config.exact) {
   int in = 3;
   for (int level = 0; level <= config.levels(); ++level) {
     const std::string name = "block" + std::to_string(level);
@@ -117,14 +134,26 @@ DiscriminatorImpl::DiscriminatorImpl(const DcganConfig& config) : dropout_(confi
 at::Tensor DiscriminatorImpl::forward(const at::Tensor& images,
                                       const std::optional<DropoutKey>& dropout) {
   at::Tensor x = images;
+  bool padded = false;
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
-    x = blocks_[i].conv(x);
-    if (blocks_[i].norm) x = blocks_[i].norm(x);
-    x = at::leaky_relu(x, kLeak);
-    if (dropout && dropout_ > 0) {
-      const std::string purpose = "dropout." + dropout->pass + "." + std::to_string(i);
-      x = x * dropout_mask(x, dropout_, {dropout->seed, purpose, dropout->step});
+    Block& block = blocks_[i];
+    x = padded ? block.conv->forward_padded(x) : block.conv(x);
+    std::optional<BatchNormState> norm;
+    if (block.norm) {
+      if (is_training()) {
+        norm = block.norm->state();
+      } else {
+        x = block.norm(x);
+      }
     }
+    std::optional<Dropout> dropped;
+    if (dropout) {
+      dropped = Dropout{
+          dropout_,
+          {dropout->seed, "dropout." + dropout->pass + "." + std::to_string(i), dropout->step}};
+    }
+    padded = i + 1 < blocks_.size() && blocks_[i + 1].conv->stride() == 2;
+    x = norm_activation(x, norm, kLeak, dropped, padded, exact_);
   }
   return dense_(x.permute({0, 2, 3, 1}).flatten(1)).squeeze(1).to(at::kFloat);
 }

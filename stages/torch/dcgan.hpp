@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "stages/torch/norm_activation.hpp"
+
 namespace gp {
 
 /// The size of a DCGAN. The defaults are the seed experiment's.
@@ -23,6 +25,9 @@ struct DcganConfig {
   int channels_d = 32;     ///< of the discriminator's first layer; doubled at each halving ...
   int max_channels = 512;  ///< ... up to this
   double dropout = 0.25;   ///< discriminator
+  /// Whether to compute every layer as it is described, one operation after the other, instead of
+  /// faster ways to the same result. Not part of the model.
+  bool exact = false;
 
   /// Halvings between the image and the 8 x 8 of the smallest maps: 4 for 128.
   int levels() const;
@@ -49,6 +54,9 @@ class ConvImpl : public torch::nn::Module {
  public:
   ConvImpl(int in, int out, int stride);
   at::Tensor forward(const at::Tensor& x);
+  /// For stride 2, of maps that have that row and column already.
+  at::Tensor forward_padded(const at::Tensor& x);
+  int stride() const { return stride_; }
 
   at::Tensor weight;  ///< [out,in,3,3]
   at::Tensor bias;
@@ -63,19 +71,24 @@ TORCH_MODULE(Conv);
 /// pixel: equal, borders included, with 4 instead of 9 products an output.
 class UpConvImpl : public torch::nn::Module {
  public:
-  UpConvImpl(int in, int out);
+  UpConvImpl(int in, int out, bool exact = false);
   at::Tensor forward(const at::Tensor& x);
 
   at::Tensor weight;  ///< [out,in,3,3]
   at::Tensor bias;
+
+ private:
+  bool exact_;
 };
 TORCH_MODULE(UpConv);
 
 class BatchNormImpl : public torch::nn::Module {
  public:
   explicit BatchNormImpl(int channels);
-  /// Batch statistics in training mode, running ones otherwise.
+  /// By running statistics.
   at::Tensor forward(const at::Tensor& x);
+  /// For norm_activation().
+  BatchNormState state() const;
 
   at::Tensor weight, bias, running_mean, running_var;
 };
@@ -104,6 +117,7 @@ class GeneratorImpl : public torch::nn::Module {
     UpConv conv{nullptr};
     BatchNorm norm{nullptr};
   };
+  bool exact_;
   int dense_channels_;
   Dense dense_{nullptr};
   std::vector<Block> blocks_;
@@ -126,6 +140,7 @@ class DiscriminatorImpl : public torch::nn::Module {
     BatchNorm norm{nullptr};
   };
   double dropout_;
+  bool exact_;
   std::vector<Block> blocks_;
   Dense dense_{nullptr};
 };

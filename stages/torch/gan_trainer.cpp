@@ -72,16 +72,17 @@ GanTrainer::Pass GanTrainer::discriminate(const at::Tensor& images, float target
   return {cross_entropy(logits, target), logits.detach()};
 }
 
+at::Tensor GanTrainer::generate(const at::Tensor& z) {
+  const AutocastScope autocast(options_.device.type(), options_.bf16);
+  return generator_(z);
+}
+
 GanStep GanTrainer::step(const at::Tensor& pixels) {
   const at::Tensor reals = to_signed(pixels.to(options_.device));
   const std::int64_t count = reals.size(0);
   const at::Tensor z =
       normal_tensor({count, config_.latent}, {options_.seed, "latent", steps_}).to(options_.device);
-  at::Tensor fakes;
-  {
-    const AutocastScope autocast(options_.device.type(), options_.bf16);
-    fakes = generator_(z);
-  }
+  at::Tensor fakes = generate(z);
 
   const Pass real = discriminate(reals, static_cast<float>(1 - options_.label_smoothing), "real");
   real.loss.backward();
@@ -91,9 +92,18 @@ GanStep GanTrainer::step(const at::Tensor& pixels) {
   fake.loss.backward();
   optimizer_d_->step();
 
+  std::vector<at::Tensor> statistics;
+  if (config_.exact) {
+    for (const at::Tensor& buffer : generator_->buffers()) statistics.push_back(buffer.clone());
+    fakes = generate(z);
+  }
   set_trainable(*discriminator_, false);
   const Pass fooled = discriminate(fakes, 1, "generator");
   fooled.loss.backward();
+  // The second pass does not move the running statistics a second time. (Not before: backward
+  // checks that they are as it left them.)
+  const std::vector<at::Tensor> buffers = generator_->buffers();
+  for (std::size_t i = 0; i < statistics.size(); ++i) buffers[i].copy_(statistics[i]);
   set_trainable(*discriminator_, true);
   optimizer_g_->step();
   if (average_) update_average();

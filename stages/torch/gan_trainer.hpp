@@ -46,7 +46,7 @@ std::map<std::string, at::Tensor> state_of(const torch::nn::Module& network);
 /// One step is one Adam update of D on reals, one on fakes, each with its own forward pass, then
 /// one of G through a frozen D. The fakes of the D update serve the G update: G did not change
 /// between, so this is what a second pass with the same z would give, except that G's running batch
-/// norm statistics move once a step. All random numbers are functions of (seed, purpose, step).
+/// norm statistics move once a step (DcganConfig::exact makes that pass). All random numbers are functions of (seed, purpose, step).
 class GanTrainer {
  public:
   GanTrainer(const DcganConfig& config, const GanTrainerOptions& options);
@@ -74,6 +74,7 @@ class GanTrainer {
   };
   /// Forward through D and the loss against `target`.
   Pass discriminate(const at::Tensor& images, float target, const std::string& pass);
+  at::Tensor generate(const at::Tensor& z);
   void update_average();
 
   DcganConfig config_;

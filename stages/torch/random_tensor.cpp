@@ -10,14 +10,7 @@
 #include <cstring>
 
 #include "pipeline/rng.hpp"
-
-// One compilation for each instruction set that makes the loop faster, chosen at load time.
-// Sanitizers instrument the resolver, which runs before they are ready.
-#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define GP_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define GP_CLONES
-#endif
+#include "stages/torch/target_clones.hpp"
 
 namespace gp {
 namespace {
@@ -43,32 +36,32 @@ struct PhiloxStream {
 /// philox4x32 in a loop, but with the blocks side by side, which compilers turn into vectors.
 GP_CLONES void philox_blocks(const PhiloxStream& stream, std::uint32_t first,
                              std::uint32_t* __restrict out) {
-  std::uint32_t c0[kLanes], c1[kLanes], c2[kLanes], c3[kLanes];
+  const std::uint32_t step0 = stream.step[0];
+  const std::uint32_t step1 = stream.step[1];
+  const std::uint32_t key0 = stream.key[0];
+  const std::uint32_t key1 = stream.key[1];
+  std::uint32_t words[4][kLanes];
   for (int i = 0; i < kLanes; ++i) {
-    c0[i] = first + static_cast<std::uint32_t>(i);
-    c1[i] = 0;
-    c2[i] = stream.step[0];
-    c3[i] = stream.step[1];
-  }
-  std::uint32_t key0 = stream.key[0];
-  std::uint32_t key1 = stream.key[1];
-  for (int round = 0; round < 10; ++round) {
-    for (int i = 0; i < kLanes; ++i) {
-      const std::uint64_t product0 = std::uint64_t{0xD2511F53} * c0[i];
-      const std::uint64_t product1 = std::uint64_t{0xCD9E8D57} * c2[i];
-      c0[i] = static_cast<std::uint32_t>(product1 >> 32) ^ c1[i] ^ key0;
-      c1[i] = static_cast<std::uint32_t>(product1);
-      c2[i] = static_cast<std::uint32_t>(product0 >> 32) ^ c3[i] ^ key1;
-      c3[i] = static_cast<std::uint32_t>(product0);
+    std::uint32_t c0 = first + static_cast<std::uint32_t>(i);
+    std::uint32_t c1 = 0;
+    std::uint32_t c2 = step0;
+    std::uint32_t c3 = step1;
+#pragma GCC unroll 10
+    for (std::uint32_t round = 0; round < 10; ++round) {
+      const std::uint64_t product0 = std::uint64_t{0xD2511F53} * c0;
+      const std::uint64_t product1 = std::uint64_t{0xCD9E8D57} * c2;
+      c0 = static_cast<std::uint32_t>(product1 >> 32) ^ c1 ^ (key0 + round * 0x9E3779B9);
+      c1 = static_cast<std::uint32_t>(product1);
+      c2 = static_cast<std::uint32_t>(product0 >> 32) ^ c3 ^ (key1 + round * 0xBB67AE85);
+      c3 = static_cast<std::uint32_t>(product0);
     }
-    key0 += 0x9E3779B9;
-    key1 += 0xBB67AE85;
+    words[0][i] = c0;
+    words[1][i] = c1;
+    words[2][i] = c2;
+    words[3][i] = c3;
   }
   for (int i = 0; i < kLanes; ++i) {
-    out[4 * i] = c0[i];
-    out[4 * i + 1] = c1[i];
-    out[4 * i + 2] = c2[i];
-    out[4 * i + 3] = c3[i];
+    for (int w = 0; w < 4; ++w) out[4 * i + w] = words[w][i];
   }
 }
 
@@ -91,7 +84,11 @@ GP_CLONES void expand32(const std::uint32_t* words, std::uint16_t threshold, std
   expand(words, threshold, kept, out);
 }
 
-/// Fills `count` elements; `expand_block` is one of the two above.
+std::uint16_t dropout_threshold(double rate) {
+  return static_cast<std::uint16_t>(std::lround(rate * 65536));
+}
+
+/// Fills `count` elements; `expand_block` is one of those above.
 template <class Bits>
 void fill_mask(void* mask, std::int64_t count, std::uint16_t threshold, Bits kept,
                const PhiloxStream& stream,
@@ -130,8 +127,8 @@ at::Tensor normal_tensor(at::IntArrayRef sizes, const RandomKey& key) {
 at::Tensor dropout_mask(const at::Tensor& like, double rate, const RandomKey& key) {
   const at::Tensor mask =
       at::empty(like.sizes(), like.options().memory_format(at::MemoryFormat::ChannelsLast));
-  const auto threshold = static_cast<std::uint16_t>(std::lround(rate * 65536));
-  const double kept = 1.0 / (1.0 - threshold / 65536.0);
+  const std::uint16_t threshold = dropout_threshold(rate);
+  const double kept = dropout_keep_scale(rate);
   const PhiloxStream stream(key);
   if (!mask.is_cpu()) {
     at::Generator generator = at::globalContext()
@@ -152,5 +149,14 @@ at::Tensor dropout_mask(const at::Tensor& like, double rate, const RandomKey& ke
   }
   return mask;
 }
+
+at::Tensor dropout_kept(std::int64_t count, double rate, const RandomKey& key) {
+  const at::Tensor kept = at::empty({count}, at::kShort);
+  fill_mask(kept.data_ptr(), count, dropout_threshold(rate), std::uint16_t{0xFFFF},
+            PhiloxStream(key), expand16);
+  return kept;
+}
+
+double dropout_keep_scale(double rate) { return 1.0 / (1.0 - dropout_threshold(rate) / 65536.0); }
 
 }  // namespace gp

@@ -31,4 +31,10 @@ at::Tensor normal_tensor(at::IntArrayRef sizes, const RandomKey& key);
 /// it, so that masks there differ from the CPU's.
 at::Tensor dropout_mask(const at::Tensor& like, double rate, const RandomKey& key);
 
+/// Which of `count` values that mask keeps on the CPU, in memory order: int16 [count], all bits set
+/// where it does, else 0.
+at::Tensor dropout_kept(std::int64_t count, double rate, const RandomKey& key);
+/// What the values that are kept are multiplied with.
+double dropout_keep_scale(double rate);
+
 }  // namespace gp

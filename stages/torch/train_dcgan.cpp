@@ -58,6 +58,7 @@ DcganConfig model_config(const Params& params, const ImageShape& shape) {
       params.has("channels_d") ? static_cast<int>(params.integer("channels_d")) : config.channels;
   config.max_channels = static_cast<int>(params.integer("max_channels"));
   config.dropout = params.real("dropout");
+  config.exact = params.flag("exact");
   return config;
 }
 
@@ -391,6 +392,9 @@ StageInfo train_dcgan_info() {
       .integer("columns", 5, "of the grids", 1, 100)
       .integer("checkpoint_every", 10, "epochs between checkpoints", 1, 1e6)
       .integer("keep_checkpoints", 2, "how many of the newest are kept", 1, 1e6)
+      .flag("exact", false,
+            "compute the step operation by operation, without the faster ways to the same result: "
+            "to compare with, or to suspect")
       .integer("log_every", 1, "steps between lines of metrics.jsonl, which hold their means", 1,
                1e6);
   info.create = [](const Params& params) { return std::make_unique<TrainDcgan>(params); };

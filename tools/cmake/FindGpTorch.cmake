@@ -84,6 +84,18 @@ if(GpTorch_FOUND)
                  INTERFACE_COMPILE_DEFINITIONS _GLIBCXX_USE_CXX11_ABI=1
                  INTERFACE_LINK_OPTIONS "${_gp_link_dirs}"
                  INTERFACE_LINK_LIBRARIES GpTorch::c10)
+    # at::parallel_for is a template that runs on one thread in code compiled without OpenMP. The run time must be libtorch's
+    # own, of which it brings a copy, or there would be two pools of threads.
+    file(GLOB _gp_openmp ${_gp_root}/lib/libgomp*.so*)
+    target_compile_options(GpTorch::torch INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fopenmp>)
+    if(_gp_openmp)
+      list(GET _gp_openmp 0 _gp_openmp)
+      add_library(GpTorch::openmp SHARED IMPORTED GLOBAL)
+      set_target_properties(GpTorch::openmp PROPERTIES IMPORTED_LOCATION ${_gp_openmp})
+      target_link_libraries(GpTorch::torch INTERFACE GpTorch::openmp)
+    else()
+      target_link_libraries(GpTorch::torch INTERFACE gomp)
+    endif()
   endif()
   # Installed targets of the calling folder keep the path of libtorch in their run path (those of the build tree always do).
   set(CMAKE_INSTALL_RPATH_USE_LINK_PATH ON)
