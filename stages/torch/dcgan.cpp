@@ -43,13 +43,13 @@ ConvImpl::ConvImpl(int in, int out, int stride)
       bias(register_parameter("bias", at::zeros({out}))),
       stride_(stride) {}
 
-at::Tensor ConvImpl::forward(const at::Tensor& x) {
-  if (stride_ == 1) return at::conv2d(x, weight, bias, {1, 1}, {1, 1});
-  return forward_padded(at::constant_pad_nd(x, {0, 1, 0, 1}));
-}
+at::Tensor ConvImpl::forward(const at::Tensor& x) { return convolve(x, false, true); }
 
-at::Tensor ConvImpl::forward_padded(const at::Tensor& x) {
-  return at::conv2d(x, weight, bias, {2, 2});
+at::Tensor ConvImpl::convolve(const at::Tensor& x, bool padded, bool add_bias) {
+  const at::Tensor input = stride_ == 1 || padded ? x : at::constant_pad_nd(x, {0, 1, 0, 1});
+  const std::int64_t padding = stride_ == 1 ? 1 : 0;
+  return at::conv2d(input, weight, add_bias ? bias : at::Tensor(), {stride_, stride_},
+                    {padding, padding});
 }
 
 UpConvImpl::UpConvImpl(int in, int out, bool exact)
@@ -57,13 +57,16 @@ UpConvImpl::UpConvImpl(int in, int out, bool exact)
       bias(register_parameter("bias", at::zeros({out}))),
       exact_(exact) {}
 
-at::Tensor UpConvImpl::forward(const at::Tensor& x) {
+at::Tensor UpConvImpl::forward(const at::Tensor& x) { return convolve(x, true); }
+
+at::Tensor UpConvImpl::convolve(const at::Tensor& x, bool add_bias) {
+  const at::Tensor added = add_bias ? bias : at::Tensor();
   if (exact_) {
     const at::Tensor large = at::upsample_nearest2d(x, {2 * x.size(2), 2 * x.size(3)});
-    return at::conv2d(large, weight, bias, {1, 1}, {1, 1});
+    return at::conv2d(large, weight, added, {1, 1}, {1, 1});
   }
   const at::Tensor folded = fold(fold(weight, 2), 3).transpose(0, 1);
-  return at::conv_transpose2d(x, folded, bias, {2, 2}, {1, 1});
+  return at::conv_transpose2d(x, folded, added, {2, 2}, {1, 1});
 }
 
 BatchNormImpl::BatchNormImpl(int channels)
@@ -77,8 +80,8 @@ at::Tensor BatchNormImpl::forward(const at::Tensor& x) {
                         kBatchNormMomentum, kBatchNormEps, /*cudnn_enabled=*/true);
 }
 
-BatchNormState BatchNormImpl::state() const {
-  return {weight, bias, running_mean, running_var, kBatchNormMomentum, kBatchNormEps};
+BatchNormState BatchNormImpl::state(const at::Tensor& input_bias) const {
+  return {weight, bias, running_mean, running_var, kBatchNormMomentum, kBatchNormEps, input_bias};
 }
 
 DenseImpl::DenseImpl(int in, int out)
@@ -109,9 +112,15 @@ at::Tensor GeneratorImpl::forward(const at::Tensor& z) {
                      .view({z.size(0), kSmallestMap, kSmallestMap, dense_channels_})
                      .permute({0, 3, 1, 2});
   for (Block& block : blocks_) {
-    x = block.conv(x);
-    x = is_training() ? norm_activation(x, block.norm->state(), 0, {}, /*pad=*/false, exact_)
-                      : at::relu(block.norm(x));
+    if (!is_training()) {
+      x = at::relu(block.norm(block.conv(x)));
+      continue;
+    }
+    // Not added where batch norm takes it away again: oneDNN needs as long for the gradient of a
+    // transposed convolution's bias (which is 0 here) as for that of its weights.
+    x = block.conv->convolve(x, /*add_bias=*/exact_);
+    x = norm_activation(x, block.norm->state(exact_ ? at::Tensor() : block.conv->bias), 0, {},
+                        /*pad=*/false, exact_);
   }
   return at::tanh(image_(x));
 }
@@ -137,14 +146,13 @@ at::Tensor DiscriminatorImpl::forward(const at::Tensor& images,
   bool padded = false;
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     Block& block = blocks_[i];
-    x = padded ? block.conv->forward_padded(x) : block.conv(x);
     std::optional<BatchNormState> norm;
-    if (block.norm) {
-      if (is_training()) {
-        norm = block.norm->state();
-      } else {
-        x = block.norm(x);
-      }
+    if (block.norm && is_training()) {
+      x = block.conv->convolve(x, padded, /*add_bias=*/exact_);
+      norm = block.norm->state(exact_ ? at::Tensor() : block.conv->bias);
+    } else {
+      x = block.conv->convolve(x, padded, /*add_bias=*/true);
+      if (block.norm) x = block.norm(x);
     }
     std::optional<Dropout> dropped;
     if (dropout) {

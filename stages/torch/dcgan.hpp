@@ -54,8 +54,8 @@ class ConvImpl : public torch::nn::Module {
  public:
   ConvImpl(int in, int out, int stride);
   at::Tensor forward(const at::Tensor& x);
-  /// For stride 2, of maps that have that row and column already.
-  at::Tensor forward_padded(const at::Tensor& x);
+  /// The parts: for stride 2, `padded` says whether `x` has that row and column already.
+  at::Tensor convolve(const at::Tensor& x, bool padded, bool add_bias);
   int stride() const { return stride_; }
 
   at::Tensor weight;  ///< [out,in,3,3]
@@ -73,6 +73,7 @@ class UpConvImpl : public torch::nn::Module {
  public:
   UpConvImpl(int in, int out, bool exact = false);
   at::Tensor forward(const at::Tensor& x);
+  at::Tensor convolve(const at::Tensor& x, bool add_bias);
 
   at::Tensor weight;  ///< [out,in,3,3]
   at::Tensor bias;
@@ -87,8 +88,8 @@ class BatchNormImpl : public torch::nn::Module {
   explicit BatchNormImpl(int channels);
   /// By running statistics.
   at::Tensor forward(const at::Tensor& x);
-  /// For norm_activation().
-  BatchNormState state() const;
+  /// For norm_activation(), of what a convolution gave; `input_bias` as there.
+  BatchNormState state(const at::Tensor& input_bias = {}) const;
 
   at::Tensor weight, bias, running_mean, running_var;
 };

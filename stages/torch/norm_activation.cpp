@@ -113,6 +113,8 @@ void measure(const at::Tensor& x, const BatchNormState& norm, double keep_scale,
   const auto count = static_cast<double>(maps.images * maps.height * maps.width);
   const float* const weight = norm.weight.const_data_ptr<float>();
   const float* const bias = norm.bias.const_data_ptr<float>();
+  const float* const input_bias =
+      norm.input_bias.defined() ? norm.input_bias.const_data_ptr<float>() : nullptr;
   float* const running_mean = norm.running_mean.data_ptr<float>();
   float* const running_var = norm.running_var.data_ptr<float>();
   float* const out = rows.data_ptr<float>();
@@ -128,7 +130,8 @@ void measure(const at::Tensor& x, const BatchNormState& norm, double keep_scale,
     out[kMean * channels + c] = static_cast<float>(mean);
     out[kInverseDeviation * channels + c] = static_cast<float>(inverse_deviation);
     const double unbiased = variance * count / std::max(count - 1, 1.0);
-    running_mean[c] += static_cast<float>(norm.momentum * (mean - double{running_mean[c]}));
+    const double shifted = mean + (input_bias != nullptr ? double{input_bias[c]} : 0);
+    running_mean[c] += static_cast<float>(norm.momentum * (shifted - double{running_mean[c]}));
     running_var[c] += static_cast<float>(norm.momentum * (unbiased - double{running_var[c]}));
   }
 }
@@ -199,12 +202,13 @@ void backward(const at::Tensor& x, const at::Tensor& dy, const at::Tensor& rows,
   });
 }
 
-/// weight and bias are those of `norm`, given once more so that autograd sees them.
+/// weight, bias and input_bias are those of `norm`, given once more so that autograd sees them.
 class NormActivation : public torch::autograd::Function<NormActivation> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& input,
                             const std::optional<at::Tensor>& /*weight*/,
                             const std::optional<at::Tensor>& /*bias*/,
+                            const std::optional<at::Tensor>& input_bias,
                             const std::optional<BatchNormState>& norm, double leak,
                             const std::optional<Dropout>& dropout, bool pad) {
     RECORD_FUNCTION("norm_activation", c10::ArrayRef<c10::IValue>{});
@@ -226,6 +230,7 @@ class NormActivation : public torch::autograd::Function<NormActivation> {
       gp::forward<BF16>(x, rows, kept, settings, y);
     }
     context->save_for_backward({x, rows, kept});
+    context->saved_data["input_bias"] = input_bias.has_value();
     context->saved_data["norm"] = settings.norm;
     context->saved_data["leak"] = settings.leak;
     context->saved_data["rate"] = settings.rate;
@@ -255,7 +260,10 @@ class NormActivation : public torch::autograd::Function<NormActivation> {
     } else {
       gp::backward<BF16>(x, dy, rows, kept, settings, dx, dweight, dbias);
     }
-    return {dx, dweight, dbias, {}, {}, {}, {}};
+    at::Tensor dinput_bias;
+    if (context->saved_data["input_bias"].toBool())
+      dinput_bias = at::zeros({x.size(1)}, at::kFloat);
+    return {dx, dweight, dbias, dinput_bias, {}, {}, {}, {}};
   }
 };
 
@@ -267,15 +275,17 @@ at::Tensor norm_activation(const at::Tensor& x, const std::optional<BatchNormSta
   const bool known = x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16;
   const std::optional<Dropout> dropped = dropout && dropout->rate > 0 ? dropout : std::nullopt;
   if (!plain && known && x.is_cpu() && x.numel() > 0) {
-    std::optional<at::Tensor> weight, bias;
+    std::optional<at::Tensor> weight, bias, input_bias;
     if (norm) {
       weight = norm->weight;
       bias = norm->bias;
+      if (norm->input_bias.defined()) input_bias = norm->input_bias;
     }
-    return NormActivation::apply(x, weight, bias, norm, leak, dropped, pad);
+    return NormActivation::apply(x, weight, bias, input_bias, norm, leak, dropped, pad);
   }
   at::Tensor y = x;
   if (norm) {
+    if (norm->input_bias.defined()) y = y + norm->input_bias.view({-1, 1, 1}).to(y.scalar_type());
     y = at::batch_norm(y, norm->weight, norm->bias, norm->running_mean, norm->running_var,
                        /*training=*/true, norm->momentum, norm->eps, /*cudnn_enabled=*/true);
   }

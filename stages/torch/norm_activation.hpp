@@ -13,6 +13,9 @@ struct BatchNormState {
   at::Tensor weight, bias, running_mean, running_var;
   double momentum = 0.1;  ///< share of the batch in the new running statistics
   double eps = 1e-5;
+  /// The bias of the convolution that made the input, where it was not added there: it changes
+  /// nothing but the running mean, and has no gradient. float [C]; undefined: none.
+  at::Tensor input_bias = {};
 };
 
 struct Dropout {

@@ -105,6 +105,33 @@ TEST(NormActivation, RoundsBf16ToTheNearest) {
   EXPECT_TRUE(at::equal(y, exact.to(at::kBFloat16)));
 }
 
+TEST(NormActivation, AnInputsBiasMovesTheRunningMeanOnly) {
+  const at::Tensor x = random_maps({4, 16, 5, 5}, "x");
+  const at::Tensor input_bias = random_maps({1, 16, 1, 1}, "bias").view({16}).clone();
+  input_bias.set_requires_grad(true);
+  const auto norm = [&](bool with_bias) {
+    return BatchNormState{at::ones({16}),
+                          at::zeros({16}),
+                          at::zeros({16}),
+                          at::ones({16}),
+                          0.2,
+                          1e-3,
+                          with_bias ? input_bias : at::Tensor()};
+  };
+  const BatchNormState before = norm(false);
+  const BatchNormState after = norm(true);
+  const BatchNormState plain = norm(true);
+  const at::Tensor y = norm_activation(x, before, 0.2, {}, false);
+  const at::Tensor biased = norm_activation(x, after, 0.2, {}, false);
+  biased.square().sum().backward();
+  EXPECT_TRUE(at::equal(biased, y));
+  EXPECT_TRUE(at::equal(input_bias.grad(), at::zeros({16})));
+  EXPECT_TRUE(at::equal(after.running_var, before.running_var));
+  expect_close(after.running_mean, before.running_mean + 0.2 * input_bias, 1e-6, "running mean");
+  norm_activation(x, plain, 0.2, {}, false, /*plain=*/true);
+  expect_close(after.running_mean, plain.running_mean, 1e-6, "running mean");
+}
+
 TEST(NormActivation, KeepsItsPrecisionFarFromZero) {
   const Case c{16, true, 0, 0, false};
   const Outcome near = run(c, at::kFloat, false, 0);
