@@ -1,5 +1,7 @@
 #include "pipeline/bench.hpp"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -297,6 +299,74 @@ std::string to_json(const BenchResult& result) {
                      {"advice", result.advice},
                      {"stages", stages}};
   return json.dump(2) + "\n";
+}
+
+StepProfile profile_trainer(const LoadedConfig& loaded, double seconds, Log& log) {
+  Pipeline pipeline(loaded.config);
+  auto* const trainer = dynamic_cast<TrainStage*>(pipeline.end());
+  if (trainer == nullptr) {
+    throw ConfigError(loaded.config.path.string() + ": has no train.* stage to measure");
+  }
+  log.info("measuring '" + pipeline.end_address() + "'");
+  const ThreadSplit threads =
+      split_threads(loaded.config.run.threads, false, uses_gpu(loaded.config.run.device));
+  StepProfile profile =
+      trainer->profile(make_run_info(pipeline, threads.end, {}), pipeline.stream_info(), seconds);
+  if (profile.description.empty()) {
+    throw ConfigError("'" + pipeline.end_address() + "' does not say where its time goes");
+  }
+  return profile;
+}
+
+namespace {
+
+std::uint64_t peak_memory_bytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;
+}
+
+double images_per_second(const StepProfile& profile) { return profile.images / profile.seconds; }
+
+}  // namespace
+
+std::string to_text(const StepProfile& profile) {
+  std::string text = profile.description + "\n" + number(profile.seconds, 3) + " s a step of " +
+                     std::to_string(profile.images) + " images, " +
+                     number(images_per_second(profile), 1) + " images/s; peak memory " +
+                     number(static_cast<double>(peak_memory_bytes()) / 1e6) +
+                     " MB\n\n ms a step   share   calls  operation and the sizes of its inputs\n";
+  double shown = 0;
+  double total = 0;
+  for (const StepProfile::Part& part : profile.parts) total += part.seconds;
+  const auto line = [&](double seconds, const std::string& calls, const std::string& what) {
+    char start[64];
+    std::snprintf(start, sizeof start, "%10.1f  %5.1f %%  %6s  ", 1e3 * seconds,
+                  100 * seconds / total, calls.c_str());
+    text += start + what + "\n";
+  };
+  for (const StepProfile::Part& part : profile.parts) {
+    if (part.seconds < 0.005 * total) break;
+    line(part.seconds, number(part.calls), part.operation);
+    shown += part.seconds;
+  }
+  line(total - shown, "", "everything else, each less than 0.5 %");
+  return text;
+}
+
+std::string to_json(const StepProfile& profile) {
+  Json operations = Json::array();
+  for (const StepProfile::Part& part : profile.parts) {
+    operations.push_back(
+        {{"operation", part.operation}, {"calls", part.calls}, {"seconds", part.seconds}});
+  }
+  return Json{{"trainer", profile.description},
+              {"seconds_per_step", profile.seconds},
+              {"images_per_second", images_per_second(profile)},
+              {"peak_memory_bytes", peak_memory_bytes()},
+              {"operations", std::move(operations)}}
+             .dump(2) +
+         "\n";
 }
 
 }  // namespace gp

@@ -41,9 +41,18 @@ struct BenchResult {
 /// not run, nor is a trainer with `until`. Throws gp::Error.
 BenchResult bench_pipeline(const LoadedConfig& loaded, const BenchRequest& request, Log& log);
 
+/// Where the time of a training step goes; no data is read. Throws ConfigError when the
+/// configuration has no trainer that can say.
+StepProfile profile_trainer(const LoadedConfig& loaded, double seconds, Log& log);
+
 std::string to_text(const BenchResult& result);
 /// {"images_per_second", "seconds", "images", "threads": {"data", "end"}, "bottleneck", "advice",
 ///  "stages": [{"name", "images_per_second", "busy", "starved", "blocked"}]}
 std::string to_json(const BenchResult& result);
+
+std::string to_text(const StepProfile& profile);
+/// {"trainer", "seconds_per_step", "images_per_second", "peak_memory_bytes",
+///  "operations": [{"operation", "calls", "seconds"}]}
+std::string to_json(const StepProfile& profile);
 
 }  // namespace gp

@@ -205,6 +205,19 @@ struct Phase {
   std::map<std::string, std::string> overrides;
 };
 
+/// What a training step costs.
+struct StepProfile {
+  struct Part {
+    std::string operation;
+    double calls = 0;  ///< a step
+    double seconds = 0;
+  };
+  std::string description;  ///< of the trainer, one line
+  double seconds = 0;       ///< a step, median, while nobody watches
+  int images = 0;           ///< a step
+  std::vector<Part> parts;  ///< of one step, longest first; a part's own time
+};
+
 /// train.*: also knows how to bring a saved state back.
 class TrainStage : public EndStage {
  public:
@@ -214,6 +227,12 @@ class TrainStage : public EndStage {
   /// Images a second that training reaches on batches like `stream`'s with run.threads threads,
   /// measured on a model made for it and thrown away. 0: it can't say.
   virtual double measure_rate(const RunInfo& /*run*/, const StreamInfo& /*stream*/) { return 0; }
+  /// Trains a model that is thrown away for about so many seconds after a warm-up, and says where
+  /// the time of a step goes. No description: it can't say.
+  virtual StepProfile profile(const RunInfo& /*run*/, const StreamInfo& /*stream*/,
+                              double /*seconds*/) {
+    return {};
+  }
   virtual std::unique_ptr<Snapshot> load_snapshot(const RunInfo& run,
                                                   const std::filesystem::path& checkpoint) = 0;
 };

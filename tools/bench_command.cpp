@@ -18,7 +18,9 @@ int bench_command(const std::vector<std::string>& arguments) {
   options.add()("until", po::value<std::string>()->value_name("STAGE"),
                 "measure the data path alone, up to this stage")(
       "seconds", po::value<double>()->default_value(10)->value_name("S"),
-      "how long to measure, after a warm-up")("json", "machine-readable");
+      "how long to measure, after a warm-up")(
+      "trainer", "measure the training step alone, operation by operation")("json",
+                                                                            "machine-readable");
   if (!options.parse(arguments)) return 0;
   BenchRequest request;
   request.seconds = options.get<double>("seconds");
@@ -30,6 +32,16 @@ int bench_command(const std::vector<std::string>& arguments) {
   const auto loaded = load_config(options);
   Log log;
   log.set_quiet(options.has("json"));
+  if (options.has("trainer")) {
+    if (options.has("until")) {
+      throw ConfigError(
+          "--trainer and --until exclude each other: one measures no data, the other "
+          "no training");
+    }
+    const StepProfile profile = profile_trainer(*loaded, request.seconds, log);
+    std::cout << (options.has("json") ? to_json(profile) : to_text(profile));
+    return 0;
+  }
   const BenchResult result = bench_pipeline(*loaded, request, log);
   std::cout << (options.has("json") ? to_json(result) : to_text(result));
   return 0;

@@ -211,7 +211,7 @@ class NormActivation : public torch::autograd::Function<NormActivation> {
                             const std::optional<at::Tensor>& input_bias,
                             const std::optional<BatchNormState>& norm, double leak,
                             const std::optional<Dropout>& dropout, bool pad) {
-    RECORD_FUNCTION("norm_activation", c10::ArrayRef<c10::IValue>{});
+    RECORD_FUNCTION("norm_activation", std::vector<c10::IValue>{input});
     const at::Tensor x = input.contiguous(at::MemoryFormat::ChannelsLast);
     const Settings settings{norm.has_value(), leak, dropout ? dropout->rate : 0, pad};
     at::Tensor rows = at::empty({kRows, x.size(1)}, at::kFloat);
@@ -240,6 +240,7 @@ class NormActivation : public torch::autograd::Function<NormActivation> {
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  torch::autograd::variable_list gradients) {
+    RECORD_FUNCTION("norm_activation_backward", std::vector<c10::IValue>{gradients[0]});
     const auto saved = context->get_saved_variables();
     const at::Tensor& x = saved[0];
     const at::Tensor& rows = saved[1];

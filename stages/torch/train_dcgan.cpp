@@ -16,6 +16,7 @@
 #include "stages/torch/compute_device.hpp"
 #include "stages/torch/gan_snapshot.hpp"
 #include "stages/torch/gan_trainer.hpp"
+#include "stages/torch/op_profile.hpp"
 #include "stages/torch/stages.hpp"
 #include "stages/torch/training_record.hpp"
 
@@ -78,6 +79,22 @@ GanTrainerOptions trainer_options(const Params& params, const RunInfo& run, at::
   return options;
 }
 
+std::int64_t parameter_count(const torch::nn::Module& network) {
+  std::int64_t count = 0;
+  for (const at::Tensor& parameter : network.parameters()) count += parameter.numel();
+  return count;
+}
+
+std::string describe(const GanTrainer& trainer) {
+  return format(
+      "%s: %dx%d images on %s in %s, %d threads; generator %.2f M parameters, "
+      "discriminator %.2f M",
+      kName, trainer.config().resolution, trainer.config().resolution,
+      trainer.options().device.str().c_str(), trainer.options().bf16 ? "bf16" : "fp32",
+      at::get_num_threads(), static_cast<double>(parameter_count(*trainer.generator())) / 1e6,
+      static_cast<double>(parameter_count(*trainer.discriminator())) / 1e6);
+}
+
 /// One call of TrainDcgan::run: the loop, its clock, and what is written when.
 class Training {
  public:
@@ -90,7 +107,7 @@ class Training {
                  trainer_options(params, context.run, device, bf16)),
         record_(context.run.directory) {}
 
-  std::string description() const;
+  const GanTrainer& trainer() const { return trainer_; }
   void run();
 
  private:
@@ -126,22 +143,6 @@ class Training {
   double rate_ = 0;  ///< images a second, smoothed
   double waited_share_ = 0;
 };
-
-std::int64_t parameter_count(const torch::nn::Module& network) {
-  std::int64_t count = 0;
-  for (const at::Tensor& parameter : network.parameters()) count += parameter.numel();
-  return count;
-}
-
-std::string Training::description() const {
-  return format(
-      "%s: %dx%d images on %s in %s, %d threads; generator %.2f M parameters, "
-      "discriminator %.2f M",
-      kName, trainer_.config().resolution, trainer_.config().resolution,
-      trainer_.options().device.str().c_str(), trainer_.options().bf16 ? "bf16" : "fp32",
-      at::get_num_threads(), static_cast<double>(parameter_count(*trainer_.generator())) / 1e6,
-      static_cast<double>(parameter_count(*trainer_.discriminator())) / 1e6);
-}
 
 std::filesystem::path Training::in_samples(const std::string& name) const {
   const std::filesystem::path folder = context_.run.directory / "samples";
@@ -332,7 +333,7 @@ void TrainDcgan::run(EndContext& context) {
     const at::Device device = resolve_device(context.run.device);
     const bool bf16 = resolve_bf16(context.run.precision, device);
     Training training(params_, epochs(), context, device, bf16);
-    context.log.info(training.description());
+    context.log.info(describe(training.trainer()));
     training.run();
   } catch (const c10::Error& error) {
     throw RunError(std::string(kName) + ": " + error.what_without_backtrace());
@@ -351,6 +352,45 @@ double TrainDcgan::measure_rate(const RunInfo& run, const StreamInfo& stream) {
     const double start = now();
     trainer.step(pixels);
     return stream.batch_size / (now() - start);
+  } catch (const c10::Error& error) {
+    throw RunError(std::string(kName) + ": " + error.what_without_backtrace());
+  }
+}
+
+StepProfile TrainDcgan::profile(const RunInfo& run, const StreamInfo& stream, double seconds) {
+  try {
+    at::set_num_threads(std::max(run.threads, 1));
+    const at::Device device = resolve_device(run.device);
+    GanTrainer trainer(model_config(params_, stream.shape),
+                       trainer_options(params_, run, device, resolve_bf16(run.precision, device)));
+    const at::Tensor pixels = at::full(
+        {stream.batch_size, stream.shape.height, stream.shape.width, kChannels}, 128, at::kByte);
+    const auto timed_step = [&] {
+      const double start = now();
+      trainer.step(pixels);
+      return now() - start;
+    };
+    for (int i = 0; i < 3; ++i) timed_step();
+    StepProfile result;
+    result.description = describe(trainer);
+    result.images = stream.batch_size;
+    std::vector<double> times;
+    for (const double start = now(); times.empty() || now() - start < seconds;) {
+      times.push_back(timed_step());
+    }
+    std::nth_element(times.begin(), times.begin() + times.size() / 2, times.end());
+    result.seconds = times[times.size() / 2];
+
+    constexpr int kWatched = 3;
+    OpProfile profile;
+    for (int i = 0; i < kWatched; ++i) timed_step();
+    for (const auto& [operation, total] : profile.totals()) {
+      result.parts.push_back(
+          {operation, static_cast<double>(total.calls) / kWatched, total.seconds / kWatched});
+    }
+    std::sort(result.parts.begin(), result.parts.end(),
+              [](const auto& a, const auto& b) { return a.seconds > b.seconds; });
+    return result;
   } catch (const c10::Error& error) {
     throw RunError(std::string(kName) + ": " + error.what_without_backtrace());
   }

@@ -16,6 +16,7 @@ class TrainDcgan : public TrainStage {
   void run(EndContext& context) override;
   std::uint32_t epochs() const override;
   double measure_rate(const RunInfo& run, const StreamInfo& stream) override;
+  StepProfile profile(const RunInfo& run, const StreamInfo& stream, double seconds) override;
   std::unique_ptr<Snapshot> load_snapshot(const RunInfo& run,
                                           const std::filesystem::path& checkpoint) override;
 

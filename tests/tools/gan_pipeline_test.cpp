@@ -123,6 +123,33 @@ TEST_F(GanPipeline, BenchSaysWhatTheStagesCostAndWritesNothing) {
   EXPECT_EQ(files, std::vector<fs::path>{config()});
 }
 
+TEST_F(GanPipeline, BenchSaysWhereTheTimeOfAStepGoes) {
+  const std::string command = "bench " + quoted(config()) + " --trainer --seconds 0.1";
+  const ToolResult text = run_tool("gan-pipeline", command);
+  ASSERT_EQ(text.exit_code, 0) << text.err;
+  for (const char* part : {"train.dcgan: 16x16 images", "s a step of 8 images", "peak memory",
+                           "convolution_backward [8,", "norm_activation [8,"}) {
+    EXPECT_CONTAINS(text.out, part);
+  }
+  const ToolResult result = run_tool("gan-pipeline", command + " --json");
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json profile = json::parse(result.out);
+  double sum = 0;
+  std::map<std::string, double> calls;
+  for (const json& operation : profile["operations"]) {
+    sum += operation["seconds"].get<double>();
+    const auto name = operation["operation"].get<std::string>();
+    calls[name.substr(0, name.find(' '))] += operation["calls"].get<double>();
+  }
+  EXPECT_GT(sum, 0);
+  // D: two blocks, three passes; G: one block. Each has one forward and one backward.
+  EXPECT_EQ(calls["norm_activation"], 7);
+  EXPECT_EQ(calls["norm_activation_backward"], 7);
+  EXPECT_EQ(calls["_fused_adam_"], 3);
+  EXPECT_FALSE(fs::exists(folder_ / "runs"));
+  EXPECT_EQ(run_tool("gan-pipeline", command + " --until augment.flip").exit_code, 2);
+}
+
 TEST_F(GanPipeline, TraceShowsWhatEveryThreadDid) {
   const fs::path trace = folder_ / "trace.json";
   const ToolResult result = run("--max-steps 3 --trace " + quoted(trace));
