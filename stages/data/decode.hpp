@@ -21,6 +21,9 @@ struct DecodeOptions {
   bool accept_truncated = false;
   /// Whether a JPEG may be decoded smaller than it is, at 1/2, 1/4 or 1/8, where `demand` allows.
   bool dct_scaling = true;
+  /// Whether JPEGs of the common kind go through decode_baseline_jpeg(), which gives the same
+  /// pixels in less time, or all of them through libjpeg-turbo.
+  bool baseline_jpeg = true;
   /// What the stages downstream need.
   SizeDemand demand;
   /// The part of the picture that counts, pixels of the image as it is stored; none: all of it.

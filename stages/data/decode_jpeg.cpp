@@ -10,6 +10,7 @@
 #include <jerror.h>
 
 #include "pipeline/error.hpp"
+#include "stages/data/baseline_jpeg.hpp"
 #include "stages/data/decode.hpp"
 #include "stages/data/exif.hpp"
 
@@ -174,6 +175,41 @@ void cmyk_to_rgb(const std::uint8_t* in, int width, std::uint8_t* out) {
   }
 }
 
+/// All rows through libjpeg. `info` of the reader: started.
+void read_rows(JpegReader& reader, ImageShape stored, Orientation orientation, ImageView out) {
+  jpeg_decompress_struct& info = reader.info();
+  const bool cmyk = info.out_color_space == JCS_CMYK;
+  if (!cmyk && orientation == Orientation::kNormal) {
+    reader.guarded([&] {
+      JSAMPROW rows[8];
+      while (info.output_scanline < info.output_height) {
+        const JDIMENSION left = info.output_height - info.output_scanline;
+        const JDIMENSION count = left < 8 ? left : 8;
+        for (JDIMENSION i = 0; i < count; ++i) {
+          rows[i] = out.row(static_cast<int>(info.output_scanline + i));
+        }
+        jpeg_read_scanlines(&info, rows, count);
+      }
+    });
+    return;
+  }
+  std::vector<std::uint8_t> raw(static_cast<std::size_t>(stored.width) * 4);
+  std::vector<std::uint8_t> converted(cmyk ? static_cast<std::size_t>(stored.width) * kChannels
+                                           : 0);
+  reader.guarded([&] {
+    while (info.output_scanline < info.output_height) {
+      const int y = static_cast<int>(info.output_scanline);
+      JSAMPROW row = raw.data();
+      jpeg_read_scanlines(&info, &row, 1);
+      if (cmyk) {
+        cmyk_to_rgb(raw.data(), stored.width, converted.data());
+        row = converted.data();
+      }
+      place_row(row, y, stored, orientation, out);
+    }
+  });
+}
+
 }  // namespace
 
 Geometry decode_jpeg(std::span<const std::uint8_t> bytes, const DecodeOptions& options,
@@ -193,45 +229,28 @@ Geometry decode_jpeg(std::span<const std::uint8_t> bytes, const DecodeOptions& o
   info.out_color_space = cmyk ? JCS_CMYK : JCS_RGB;
   info.scale_num = 1;
   info.scale_denom = static_cast<unsigned>(reduction);
-  reader.guarded([&] { jpeg_start_decompress(&info); });
-
+  reader.guarded([&] { jpeg_calc_output_dimensions(&info); });
   const ImageShape stored{static_cast<int>(info.output_height),
                           static_cast<int>(info.output_width)};
-  const ImageView out = swapped ? target.image(stored.width, stored.height)
-                                : target.image(stored.height, stored.width);
-  if (!cmyk && orientation == Orientation::kNormal) {
-    reader.guarded([&] {
-      JSAMPROW rows[8];
-      while (info.output_scanline < info.output_height) {
-        const JDIMENSION left = info.output_height - info.output_scanline;
-        const JDIMENSION count = left < 8 ? left : 8;
-        for (JDIMENSION i = 0; i < count; ++i) {
-          rows[i] = out.row(static_cast<int>(info.output_scanline + i));
-        }
-        jpeg_read_scanlines(&info, rows, count);
-      }
-    });
-  } else {
-    std::vector<std::uint8_t> raw(static_cast<std::size_t>(stored.width) * 4);
-    std::vector<std::uint8_t> converted(cmyk ? static_cast<std::size_t>(stored.width) * kChannels
-                                             : 0);
-    reader.guarded([&] {
-      while (info.output_scanline < info.output_height) {
-        const int y = static_cast<int>(info.output_scanline);
-        JSAMPROW row = raw.data();
-        jpeg_read_scanlines(&info, &row, 1);
-        if (cmyk) {
-          cmyk_to_rgb(raw.data(), stored.width, converted.data());
-          row = converted.data();
-        }
-        place_row(row, y, stored, orientation, out);
-      }
-    });
+  ImageView out;
+  const auto make_image = [&] {
+    out = swapped ? target.image(stored.width, stored.height)
+                  : target.image(stored.height, stored.width);
+  };
+  bool done = false;
+  if (options.baseline_jpeg && is_baseline_jpeg(info)) {
+    make_image();
+    done = decode_baseline_jpeg(info, orientation, out);
   }
-  // No jpeg_finish_decompress(): every row is there, rubbish behind them does no harm.
-  if (reader.scans_missing()) {
-    if (!options.accept_truncated) throw SampleError("JPEG: the data ended before the last scan");
-    reader.errors().damaged = true;
+  if (!done) {
+    reader.guarded([&] { jpeg_start_decompress(&info); });
+    if (out.empty()) make_image();
+    read_rows(reader, stored, orientation, out);
+    // No jpeg_finish_decompress(): every row is there, rubbish behind them does no harm.
+    if (reader.scans_missing()) {
+      if (!options.accept_truncated) throw SampleError("JPEG: the data ended before the last scan");
+      reader.errors().damaged = true;
+    }
   }
   if (reader.errors().damaged) {
     target.count("damaged JPEG accepted");
