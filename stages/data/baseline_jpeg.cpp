@@ -39,6 +39,9 @@ HuffmanCode code_of(const JHUFF_TBL& table) {
   return code;
 }
 
+/// Where coefficients go, by index in zigzag order; indices behind the block lead nowhere.
+using Places = std::array<std::uint8_t, AcSymbols::kEndOfBlock + 2 * 64>;
+
 /// A component of the picture, with all that its blocks need.
 struct Component {
   int blocks_across;  ///< in an MCU
@@ -53,8 +56,7 @@ struct Component {
   JpegSteps steps;
   int dc_step;
   int largest_dc;
-  /// Where coefficients go, by index in zigzag order; indices behind the block lead nowhere.
-  std::array<std::uint8_t, 2 * 64> places;
+  Places places;
 
   int predicted_dc = 0;
   std::vector<std::uint8_t> samples;  ///< of one row of MCUs
@@ -78,11 +80,10 @@ void fill_block(int dc, int size, std::uint8_t* out, std::ptrdiff_t stride) {
 /// something wrong. `bits` must have been refilled after no more than 27 bits.
 template <bool kStore>
 [[gnu::always_inline]] inline int read_ac(EntropyBits::Cursor& bits, const AcTable& table,
-                                          const std::array<std::uint8_t, 2 * 64>& places,
-                                          std::int16_t* values) {
+                                          const Places& places, std::int16_t* values) {
   int k = 1;
-  const auto store = [&](int offset, std::int16_t value) {
-    if constexpr (kStore) values[places[static_cast<std::size_t>(k + offset)]] = value;
+  const auto store = [&](int at, std::int16_t value) {
+    if constexpr (kStore) values[places[static_cast<std::size_t>(at)]] = value;
   };
   AcSymbols symbols;
   for (;;) {
@@ -91,21 +92,30 @@ template <bool kStore>
       bits.refill();
       symbols = table.find_one(bits.bits);
       if (symbols.length() == 0) return 0;
+      if (symbols.size() == 0) {  // nothing to store
+        bits.skip(symbols.length());
+        k += symbols.advance();
+        if (k >= 64) break;
+        bits.refill();
+        continue;
+      }
     }
-    store(symbols.offset1(), symbols.value1());
-    store(symbols.offset2(), symbols.value2(bits.bits));
+    // One alone is stored twice.
+    store(k + symbols.offset1(), symbols.value1());
+    store(k + symbols.advance() - 1, symbols.value2(bits.bits));
     bits.skip(symbols.length());
     k += symbols.advance();
     if (k >= 64) break;
     bits.refill();
   }
-  if (k == 64 || (k > AcSymbols::kEndOfBlock && k < AcSymbols::kEndOfBlock + 64)) [[likely]]
+  if (k == 64 || (k > AcSymbols::kEndOfBlock && k < AcSymbols::kEndOfBlock + 64)) [[likely]] {
     return k;
+  }
   // Two symbols were taken at once, of which the second belongs to the next block?
   k -= symbols.advance();
   bits.unread(symbols.length());
   symbols = table.find_one(bits.bits);
-  store(symbols.offset2(), symbols.value2(bits.bits));
+  store(k + symbols.offset1(), symbols.value2(bits.bits));
   bits.skip(symbols.length());
   return k + symbols.advance() == 64 ? 64 : 0;
 }
@@ -144,7 +154,7 @@ class BaselineDecoder {
 
  private:
   bool prepare(const jpeg_component_info& from, Component& component);
-  bool read_mcu_row(int mcu_y);
+  bool read_mcu_row();
   bool read_block(EntropyBits::Cursor& bits, Component& component, std::uint8_t* out);
   void write_row(int y, std::uint8_t* rgb);
   const std::uint8_t* full_row(const Component& component, int y, std::vector<std::uint8_t>& row);
@@ -250,7 +260,7 @@ bool BaselineDecoder::prepare(const jpeg_component_info& from, Component& compon
   return end != 0 && component.inverse_dct(block, component.steps, out, component.stride);
 }
 
-bool BaselineDecoder::read_mcu_row(int mcu_y) {
+bool BaselineDecoder::read_mcu_row() {
   for (int mcu_x = 0; mcu_x < mcus_across_; ++mcu_x) {
     if (info_.restart_interval != 0) {
       if (mcus_to_restart_ == 0) {
@@ -274,7 +284,6 @@ bool BaselineDecoder::read_mcu_row(int mcu_y) {
     }
     bits_.cursor = bits;
   }
-  static_cast<void>(mcu_y);
   return true;
 }
 
@@ -323,7 +332,7 @@ bool BaselineDecoder::decode(Orientation orientation, ImageView out) {
   }
   int y = 0;
   for (int mcu_y = 0; mcu_y < mcus_down_; ++mcu_y) {
-    if (!read_mcu_row(mcu_y)) return false;
+    if (!read_mcu_row()) return false;
     for (int i = 0; i < mcu_rows_ && y < stored.height; ++i, ++y) {
       if (orientation == Orientation::kNormal) {
         write_row(i, out.row(y));

@@ -137,42 +137,33 @@ AcSymbols::AcSymbols(int code_length, int symbol) {
   const int run = symbol >> 4;
   const int size = symbol & 15;
   // As libjpeg has it, whatever has no size and is not a run of 16 ends the block.
-  const int offset = size > 0 ? run : kNowhere;
-  const int advance = size > 0 || run == 15 ? run + 1 : kEndOfBlock;
-  const int bytes[6] = {code_length + size,    kNowhere, offset, advance, code_length,
-                        64 - std::max(size, 1)};
-  for (int i = 0; i < 6; ++i) word_ |= static_cast<std::uint64_t>(bytes[i]) << (8 * i);
+  const bool ends = size == 0 && run != 15;
+  *this = {code_length + size, ends ? kEndOfBlock : run + 1, ends ? 0 : run, size, 0};
 }
 
-AcSymbols::AcSymbols(const AcSymbols& first, int value, const AcSymbols& second) {
-  const int bytes[6] = {
-      first.length() + second.length(),
-      first.offset2(),
-      second.offset2() == kNowhere ? kNowhere : first.advance() + second.offset2(),
-      first.advance() + second.advance(),
-      first.length() + second.code_length(),
-      second.byte(5)};
-  for (int i = 0; i < 6; ++i) word_ |= static_cast<std::uint64_t>(bytes[i]) << (8 * i);
-  word_ |= static_cast<std::uint64_t>(value) << 48;
-}
+AcSymbols::AcSymbols(const AcSymbols& first, int value, const AcSymbols& second)
+    : AcSymbols(first.length() + second.length(), first.advance() + second.advance(),
+                first.offset1(), second.size(), value) {}
 
 bool AcTable::build(const HuffmanCode& code) {
   if (!symbols_.build(code)) return false;
   constexpr std::size_t kMask = (1 << kBits) - 1;
   std::array<AcSymbols, kMask + 1> single;
   for (std::size_t i = 0; i <= kMask;) {
-    const AcSymbols entry = find_one(std::uint64_t{i} << (64 - kBits));
-    const bool known = entry.length() > 0 && entry.code_length() <= kBits;
-    const std::size_t end = i + (known ? std::size_t{1} << (kBits - entry.code_length()) : 1);
-    while (i < end) single[i++] = known ? entry : AcSymbols();
+    const AcSymbols one = find_one(std::uint64_t{i} << (64 - kBits));
+    const bool is_zeros = one.size() == 0 && one.advance() < AcSymbols::kEndOfBlock;
+    const bool known = one.length() > 0 && one.code_length() <= kBits && !is_zeros;
+    const std::size_t end = i + (known ? std::size_t{1} << (kBits - one.code_length()) : 1);
+    while (i < end) single[i++] = known ? one : AcSymbols();
   }
   for (std::size_t i = 0; i <= kMask; ++i) {
     const AcSymbols first = single[i];
     entries_[i] = first;
-    if (first.advance() >= AcSymbols::kEndOfBlock || first.length() >= kBits) continue;
+    const int value = first.value2(std::uint64_t{i} << (64 - kBits));
+    if (first.length() >= kBits || !AcSymbols::can_be_first(first, value)) continue;
     const AcSymbols second = single[(i << first.length()) & kMask];
     if (second.length() == 0 || first.length() + second.code_length() > kBits) continue;
-    entries_[i] = AcSymbols(first, first.value2(std::uint64_t{i} << (64 - kBits)), second);
+    entries_[i] = AcSymbols(first, value, second);
   }
   return true;
 }

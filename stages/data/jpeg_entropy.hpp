@@ -143,43 +143,52 @@ class DcTable {
   std::array<Entry, 1 << kBits> entries_;
 };
 
-/// What AcTable gives: one symbol, or two of which the first is short enough for the table to know
-/// its value. Packed into a word, because the loop that reads them is what decoding takes its time
-/// for.
+/// What AcTable gives: one symbol, or two of which the first is so short that the table knows its
+/// value. Packed into 32 bits, because the tables should stay in the processor's nearest cache.
 class AcSymbols {
  public:
-  static constexpr int kNowhere = 63;      ///< an offset from any k >= 1 that is outside the block
   static constexpr int kEndOfBlock = 128;  ///< added to the advance where the block ends
 
-  /// Of a length that says that nothing was found.
+  /// None.
   AcSymbols() = default;
-  /// One symbol: runs and sizes as ITU-T T.81 has them.
+  /// One, with run and size as ITU-T T.81 has them.
   AcSymbols(int code_length, int symbol);
-  /// `first`, with the value of its coefficient, and `second` behind it.
+  /// `first`, which has a coefficient of `value`, and `second` behind it.
   AcSymbols(const AcSymbols& first, int value, const AcSymbols& second);
 
-  /// Bits of all.
-  int length() const { return byte(0); }
-  /// How far behind the index that comes next in zigzag order a coefficient stands.
-  int offset1() const { return byte(1); }
-  int offset2() const { return byte(2); }
-  /// Of that index.
-  int advance() const { return byte(3); }
-  std::int16_t value1() const { return static_cast<std::int16_t>(word_ >> 48); }
-  /// `bits`: those that the symbols were found in. The last symbol's value (F.2.2.1, EXTEND):
-  /// without branches, and whatever it is where there is no coefficient.
+  static bool can_be_first(const AcSymbols& symbols, int value) {
+    return symbols.size() > 0 && value >= INT8_MIN && value <= INT8_MAX;
+  }
+
+  /// Bits of all; 0: there is none.
+  int length() const { return static_cast<std::uint8_t>(word_); }
+  /// Of the index in zigzag order that comes next. The last coefficient stands before the new one.
+  int advance() const { return static_cast<std::uint8_t>(word_ >> 8); }
+  /// Bits of the last coefficient. 0: the block ends, or 16 zeros are all there is.
+  int size() const { return word_ >> 20 & 15; }
+  int code_length() const { return length() - size(); }
+  /// How far behind the index the first of two coefficients stands. One alone: as that.
+  int offset1() const { return word_ >> 16 & 15; }
+  /// The first of two coefficients. One alone: 0.
+  std::int16_t value1() const {
+    return static_cast<std::int16_t>(static_cast<std::int32_t>(word_) >> 24);
+  }
+  /// The last coefficient (F.2.2.1, EXTEND) without branches. `bits`: those that the symbols were
+  /// found in. Whatever it is where the size is 0.
   std::int16_t value2(std::uint64_t bits) const {
-    bits <<= byte(4);
+    bits <<= code_length();
     const std::uint64_t negative =
         ~static_cast<std::uint64_t>(static_cast<std::int64_t>(bits) >> 63);
-    return static_cast<std::int16_t>((((bits ^ negative) >> byte(5)) ^ negative) - negative);
+    return static_cast<std::int16_t>((((bits ^ negative) >> 1 >> (63 - size())) ^ negative) -
+                                     negative);
   }
-  int code_length() const { return byte(4); }
 
  private:
-  int byte(int i) const { return static_cast<std::uint8_t>(word_ >> (8 * i)); }
+  AcSymbols(int length, int advance, int offset1, int size, int value1)
+      : word_(static_cast<std::uint32_t>(length | advance << 8 | offset1 << 16 | size << 20) |
+              static_cast<std::uint32_t>(value1) << 24) {}
 
-  std::uint64_t word_ = 0;
+  std::uint32_t word_ = 0;
 };
 
 /// Decodes AC coefficients: where they are short, two of them in one look-up.
@@ -190,10 +199,10 @@ class AcTable {
   /// False: the table is not to be used.
   bool build(const HuffmanCode& code);
 
-  /// Looks at no more than 22 bits. A length of 0 says that find_one() has to be asked.
+  /// Looks at no more than 22 bits. None: find_one() has to be asked. Never 16 zeros as the last.
   AcSymbols find(std::uint64_t bits) const { return entries_[bits >> (64 - kBits)]; }
-  /// One symbol, whatever its length. Looks at no more than 26 bits. A length of 0: no such code,
-  /// or more than kMaxSize bits.
+  /// One symbol, whatever it is. Looks at no more than 26 bits. None: there is no such code, or one
+  /// of more than kMaxSize bits.
   AcSymbols find_one(std::uint64_t bits) const;
 
  private:

