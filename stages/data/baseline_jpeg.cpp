@@ -211,8 +211,7 @@ bool BaselineDecoder::prepare(const jpeg_component_info& from, Component& compon
   component.ac = table_of<AcTable>(code_of(*ac));
   if (component.dc == nullptr || component.ac == nullptr) return false;
 
-  component.inverse_dct = component.size == 8   ? kernels_.idct_8x8
-                          : component.size == 4 ? kernels_.idct_4x4
+  component.inverse_dct = component.size == 4   ? kernels_.idct_4x4
                           : component.size == 2 ? kernels_.idct_2x2
                                                 : nullptr;
   component.places.fill(JpegBlock::kUnused);
@@ -357,6 +356,7 @@ bool is_baseline_jpeg(const jpeg_decompress_struct& info) {
   }
   for (int c = 0; c < info.num_components; ++c) {
     if (info.cur_comp_info[c] != &info.comp_info[c]) return false;  // another order
+    if (dct_size(info.comp_info[c]) > 4) return false;  // the full transform is libjpeg's
   }
   if (gray) return true;
   const jpeg_component_info* parts = info.comp_info;

@@ -41,7 +41,7 @@ constexpr int place_when_reduced(int row, int column) {
 
 constexpr bool used_by_2x2(int frequency) { return frequency == 0 || frequency % 2 == 1; }
 
-// Constants of jidctint.c and jidctred.c: 13 fractional bits. 2 of them are kept between the
+// Constants of jidctred.c: 13 fractional bits. 2 of them are kept between the
 // passes.
 constexpr int kConstBits = 13;
 constexpr int kPass1Bits = 2;
@@ -61,12 +61,10 @@ std::uint8_t to_sample(int value) {
 struct Coefficients {
   const JpegBlock& block;
   const JpegSteps& steps;
-  int size;
   bool fine = true;
 
   int operator()(int row, int column) {
-    const auto at =
-        static_cast<std::size_t>(size == 8 ? row * 8 + column : place_when_reduced(row, column));
+    const auto at = static_cast<std::size_t>(place_when_reduced(row, column));
     fine = fine && within(block.values[at], steps.limits[at]);
     return fine ? block.values[at] * steps.steps[at] : 0;
   }
@@ -92,37 +90,16 @@ void reduce_to_4(const int (&in)[8], int (&out)[4]) {
   out[2] = base - even - inner;
 }
 
-/// One pass of jpeg_idct_islow().
-void transform_8(const int (&in)[8], int (&out)[8]) {
-  const int even_1 = (in[2] + in[6]) * 4433;
-  const int even_2 = even_1 + in[6] * -15137;
-  const int even_3 = even_1 + in[2] * 6270;
-  const int base_0 = (in[0] + in[4]) * (1 << kConstBits);
-  const int base_1 = (in[0] - in[4]) * (1 << kConstBits);
-  const int even[4] = {base_0 + even_3, base_1 + even_2, base_1 - even_2, base_0 - even_3};
-  const int z5 = (in[7] + in[3] + in[5] + in[1]) * 9633;
-  const int z1 = (in[7] + in[1]) * -7373;
-  const int z2 = (in[5] + in[3]) * -20995;
-  const int z3 = (in[7] + in[3]) * -16069 + z5;
-  const int z4 = (in[5] + in[1]) * -3196 + z5;
-  const int odd[4] = {in[1] * 12299 + z1 + z4, in[3] * 25172 + z2 + z3, in[5] * 16819 + z2 + z4,
-                      in[7] * 2446 + z1 + z3};
-  for (int i = 0; i < 4; ++i) {
-    out[i] = even[i] + odd[i];
-    out[7 - i] = even[i] - odd[i];
-  }
-}
-
 /// Both passes: the columns of the block, then the rows of what they give.
 template <int kSize, class Pass>
 bool inverse_dct(const JpegBlock& block, const JpegSteps& steps, Pass pass, std::uint8_t* out,
                  std::ptrdiff_t stride) {
   // How many bits the passes themselves add.
-  constexpr int kSizeBits = kSize == 2 ? 2 : kSize == 4 ? 1 : 0;
+  constexpr int kSizeBits = kSize == 2 ? 2 : 1;
   const auto used = [](int frequency) {
-    return kSize == 8 || (kSize == 4 ? frequency != 4 : used_by_2x2(frequency));
+    return kSize == 4 ? frequency != 4 : used_by_2x2(frequency);
   };
-  Coefficients coefficient{block, steps, kSize};
+  Coefficients coefficient{block, steps};
   int between[kSize][8] = {};
   bool fine = true;
   int in[8] = {};
@@ -158,11 +135,6 @@ bool idct_2x2_portable(const JpegBlock& block, const JpegSteps& steps, std::uint
 bool idct_4x4_portable(const JpegBlock& block, const JpegSteps& steps, std::uint8_t* out,
                        std::ptrdiff_t stride) {
   return inverse_dct<4>(block, steps, reduce_to_4, out, stride);
-}
-
-bool idct_8x8_portable(const JpegBlock& block, const JpegSteps& steps, std::uint8_t* out,
-                       std::ptrdiff_t stride) {
-  return inverse_dct<8>(block, steps, transform_8, out, stride);
 }
 
 std::uint8_t to_byte(int value) { return static_cast<std::uint8_t>(std::clamp(value, 0, 255)); }
@@ -315,8 +287,7 @@ GP_AVX2 bool idct_4x4_by_vectors(const JpegBlock& block, const JpegSteps& steps,
   return _mm256_testz_si256(beyond, beyond) != 0;
 }
 
-/// 16 bits times `weight` (which is given less a whole number of 65536), rounded, without its 16
-/// fractional bits. `first` and `second`: the halves of the pairs' lanes.
+/// Weighted sums of two values, rounded, without the weights' 16 fractional bits.
 GP_AVX2 inline __m256i weigh(__m256i first, __m256i second, __m256i weights) {
   const __m256i half = _mm256_set1_epi32(1 << 15);
   const __m256i low = _mm256_madd_epi16(_mm256_unpacklo_epi16(first, second), weights);
@@ -384,14 +355,12 @@ GP_AVX2 void ycc_to_rgb_by_vectors(const std::uint8_t* y, const std::uint8_t* cb
 }  // namespace
 
 int JpegBlock::place(int size, int row, int column) {
-  if (size == 8) return row * 8 + column;
   const bool used = size == 4 ? row != 4 && column != 4 : used_by_2x2(row) && used_by_2x2(column);
   return used ? place_when_reduced(row, column) : kUnused;
 }
 
 const JpegKernels& portable_jpeg_kernels() {
-  static constexpr JpegKernels kKernels{idct_2x2_portable, idct_4x4_portable, idct_8x8_portable,
-                                        ycc_to_rgb_portable};
+  static constexpr JpegKernels kKernels{idct_2x2_portable, idct_4x4_portable, ycc_to_rgb_portable};
   return kKernels;
 }
 
@@ -400,7 +369,7 @@ const JpegKernels& portable_jpeg_kernels() {
 bool has_jpeg_instructions() { return __builtin_cpu_supports("avx2") != 0; }
 
 const JpegKernels& vector_jpeg_kernels() {
-  static constexpr JpegKernels kKernels{idct_2x2_by_vectors, idct_4x4_by_vectors, idct_8x8_portable,
+  static constexpr JpegKernels kKernels{idct_2x2_by_vectors, idct_4x4_by_vectors,
                                         ycc_to_rgb_by_vectors};
   return kKernels;
 }

@@ -7,7 +7,7 @@
 namespace gp {
 
 /// The coefficients of one block, not yet multiplied by their quantisation steps, and where in it
-/// the kernels want them. Three layouts, one for each size of inverse DCT (2, 4, 8).
+/// the kernels want them. One layout for each size of inverse DCT (2, 4).
 struct JpegBlock {
   static constexpr int kPlaces = 64;
   static constexpr int kUnused = 64;  ///< for coefficients that the reduced sizes do not look at
@@ -42,7 +42,7 @@ struct JpegSteps {
 };
 
 /// The inner loops behind entropy decoding. Every implementation gives the bytes of libjpeg-turbo
-/// (jidctint.c, jidctred.c and jdcolor.c of version 2.1, which agree with its vector versions
+/// (jidctred.c and jdcolor.c of version 2.1, which agree with its vector versions
 /// except for values that no picture holds).
 struct JpegKernels {
   /// Dequantises a block, transforms it to size x size pixels. False: there are values for which
@@ -51,7 +51,6 @@ struct JpegKernels {
                               std::ptrdiff_t stride);
   InverseDct idct_2x2;
   InverseDct idct_4x4;
-  InverseDct idct_8x8;
   /// `width` pixels to interleaved RGB.
   void (*ycc_to_rgb)(const std::uint8_t* y, const std::uint8_t* cb, const std::uint8_t* cr,
                      int width, std::uint8_t* rgb);

@@ -146,7 +146,6 @@ nlohmann::ordered_json decode_times(const std::filesystem::path& folder) {
     bool baseline;
   };
   for (const Row& row : {Row{"jpeg_for_128", 128, true}, Row{"jpeg_for_128_libjpeg", 128, false},
-                         Row{"jpeg_for_256", 256, true}, Row{"jpeg_for_256_libjpeg", 256, false},
                          Row{"jpeg_full", 4096, true}}) {
     DecodeOptions options;
     options.baseline_jpeg = row.baseline;

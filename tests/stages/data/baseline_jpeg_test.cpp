@@ -187,9 +187,8 @@ constexpr int kReductions[] = {8, 4, 2, 1};
 
 /// What the header promises.
 bool expected_to_be_ours(const Encoding& how, int reduction) {
-  if (how.gray || (how.across == 1 && how.down == 1)) return true;
-  if (how.down == 1) return true;
-  return how.across == 2 ? reduction > 1 : reduction == 8;
+  if (how.gray || how.down == 1) return reduction > 1;
+  return how.across == 2 ? reduction > 2 : reduction == 8;
 }
 
 void expect_libjpegs_pixels(const Bytes& bytes, const Encoding& how, bool ordinary) {
@@ -520,7 +519,7 @@ TEST(JpegKernels, VectorsGiveWhatPortableLoopsGive) {
   int fine = 0;
   int refused = 0;
   for (int i = 0; i < 20000; ++i) {
-    for (const int size : {2, 4, 8}) {
+    for (const int size : {2, 4}) {
       JpegSteps steps;
       JpegBlock block;
       block.clear();
@@ -535,11 +534,11 @@ TEST(JpegKernels, VectorsGiveWhatPortableLoopsGive) {
         block.values[static_cast<std::size_t>(place)] =
             static_cast<std::int16_t>(rng.uniform(-largest, largest));
       }
-      constexpr int kStride = 11;
-      std::array<std::uint8_t, 8 * kStride> expected{};
-      std::array<std::uint8_t, 8 * kStride> actual{};
+      constexpr int kStride = 7;
+      std::array<std::uint8_t, 4 * kStride> expected{};
+      std::array<std::uint8_t, 4 * kStride> actual{};
       const auto idct = [size](const JpegKernels& kernels) {
-        return size == 8 ? kernels.idct_8x8 : size == 4 ? kernels.idct_4x4 : kernels.idct_2x2;
+        return size == 4 ? kernels.idct_4x4 : kernels.idct_2x2;
       };
       const bool ok = idct(portable)(block, steps, expected.data(), kStride);
       ASSERT_EQ(idct(vectors)(block, steps, actual.data(), kStride), ok) << size;
