@@ -1,6 +1,7 @@
 #include "stages/torch/feature_extractor.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <dlfcn.h>
 
@@ -120,10 +121,20 @@ class InceptionV3Extractor : public FeatureExtractor {
   void to(at::Device device) override { network_.to(device); }
   at::Device device() const override { return network_.device(); }
   at::Tensor features(const std::uint8_t* images, ImageShape shape, int count) override {
-    const auto network = [&](const std::uint8_t* some, int n) {
-      return network_.features(input(some, shape, n));
-    };
-    return in_small_batches(images, shape, count, dimensions(), device(), network);
+    const at::NoGradGuard no_grad;
+    if (!device().is_cpu()) return network_.features(input(images, shape, count)).cpu();
+    // An image on each thread rather than all threads on one convolution after the other: none
+    // waits for another, what an image needs stays in its core's cache, and its features depend on
+    // nothing else, not even by rounding.
+    at::Tensor result = at::empty({count, dimensions()}, at::kFloat);
+    at::parallel_for(0, count, 1, [&](std::int64_t first, std::int64_t last) {
+      const at::NoGradGuard no_grad_on_this_thread;
+      for (std::int64_t i = first; i < last; ++i) {
+        const std::uint8_t* image = images + static_cast<std::size_t>(i) * shape.bytes();
+        result.narrow(0, i, 1).copy_(network_.features(input(image, shape, 1)));
+      }
+    });
+    return result;
   }
 
  private:

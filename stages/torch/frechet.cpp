@@ -15,25 +15,67 @@
 namespace gp {
 namespace {
 
-/// F [D,r] with covariance = F F^T, r its rank up to rounding.
-at::Tensor factor(const at::Tensor& covariance) {
-  if (!at::isfinite(covariance).all().item<bool>()) {
-    throw DataError("Frechet distance: a covariance holds NaN or infinity");
+void refuse_negative(double smallest, double largest) {
+  // A covariance has no negative eigenvalue but by rounding, here or where it was summed up.
+  if (smallest < -1e-8 * largest) {
+    throw DataError("Frechet distance: a matrix with the negative eigenvalue " +
+                    std::to_string(smallest) + " is no covariance");
   }
+}
+
+/// Eigenvalues of a D x D matrix come out with an error of about this times the largest. Below that
+/// they are noise around zero, and their roots would add up to far more than they should.
+double noise(std::int64_t dimensions) {
+  return static_cast<double>(dimensions) * std::numeric_limits<double>::epsilon();
+}
+
+/// L [D,D] with covariance = L L^T, or undefined where that is singular up to rounding.
+at::Tensor cholesky(const at::Tensor& covariance) {
+  const auto [lower, info] = at::linalg_cholesky_ex(covariance);
+  if (info.item<int>() != 0) return {};
+  // The squares on the diagonal are no smaller than the smallest eigenvalue.
+  const at::Tensor squares = lower.diagonal().square();
+  const double least = 1e3 * noise(squares.size(0)) * covariance.diagonal().max().item<double>();
+  return squares.min().item<double>() > least ? lower : at::Tensor();
+}
+
+/// F [D,r] with covariance = F F^T, r its rank up to rounding.
+at::Tensor eigen_factor(const at::Tensor& covariance) {
   const auto [values, vectors] = at::linalg_eigh((covariance + covariance.t()) / 2);
   const double largest = values.abs().max().item<double>();
-  // Eigenvalues come out with an error of about D * eps * largest; below that they are noise around
-  // zero, and their roots would add up to far more than they should.
-  const double noise =
-      static_cast<double>(values.size(0)) * std::numeric_limits<double>::epsilon() * largest;
-  // A covariance has no negative eigenvalue but by rounding, here or where it was summed up.
-  if (values.min().item<double>() < -1e-8 * largest) {
-    throw DataError("Frechet distance: a matrix with the negative eigenvalue " +
-                    std::to_string(values.min().item<double>()) + " is no covariance");
-  }
-  const std::int64_t dropped = values.le(noise).sum().item<std::int64_t>();  // ascending order
+  refuse_negative(values.min().item<double>(), largest);
+  // Ascending order.
+  const std::int64_t dropped =
+      values.le(noise(values.size(0)) * largest).sum().item<std::int64_t>();
   const std::int64_t rank = values.size(0) - dropped;
   return vectors.narrow(1, dropped, rank) * values.narrow(0, dropped, rank).sqrt();
+}
+
+/// The sum of the roots of the eigenvalues of `a`'s covariance times `b`'s.
+double trace_of_root(const FeatureStatistics& a, const FeatureStatistics& b) {
+  at::Tensor product;
+  if (a.factor.defined() && b.factor.defined()) {
+    at::Tensor cross = at::mm(a.factor.t(), b.factor);
+    if (cross.size(0) > cross.size(1)) cross = cross.t();
+    product = at::mm(cross, cross.t());
+  } else {
+    const FeatureStatistics* factored = b.factor.defined() ? &b : &a;
+    at::Tensor f = factored->factor;
+    for (const FeatureStatistics* one : {&a, &b}) {
+      if (f.defined()) break;
+      factored = one;
+      f = cholesky(one->covariance);
+    }
+    if (!f.defined()) f = eigen_factor(factored->covariance);
+    const FeatureStatistics& other = factored == &a ? b : a;
+    product = at::mm(f.t(), at::mm(other.covariance, f));
+  }
+  if (product.numel() == 0) return 0;
+  const at::Tensor values = at::linalg_eigvalsh((product + product.t()) / 2);
+  const double largest = values.abs().max().item<double>();
+  refuse_negative(values.min().item<double>(), largest);
+  const at::Tensor roots = values.clamp_min(0).sqrt();
+  return roots.masked_fill(values.le(noise(values.size(0)) * largest), 0).sum().item<double>();
 }
 
 }  // namespace
@@ -65,13 +107,21 @@ void FeatureAccumulator::add(const at::Tensor& features) {
     mean_ += shift * (static_cast<double>(n) / total);
   }
   count_ += n;
+  if (count_ <= mean_.size(0)) {
+    few_.push_back(x);
+  } else {
+    few_.clear();
+  }
 }
 
 FeatureStatistics FeatureAccumulator::finish() const {
   if (count_ < 2) {
     throw DataError("a covariance needs at least 2 images, there were " + std::to_string(count_));
   }
-  return {count_, mean_.clone(), products_ / static_cast<double>(count_ - 1)};
+  const auto degrees = static_cast<double>(count_ - 1);
+  at::Tensor factor;
+  if (!few_.empty()) factor = ((at::cat(few_) - mean_) / std::sqrt(degrees)).t();
+  return {count_, mean_.clone(), products_ / degrees, factor};
 }
 
 double frechet_distance(const FeatureStatistics& a, const FeatureStatistics& b) {
@@ -80,12 +130,12 @@ double frechet_distance(const FeatureStatistics& a, const FeatureStatistics& b) 
     throw DataError("Frechet distance between features of " + std::to_string(a.dimensions()) +
                     " and " + std::to_string(b.dimensions()) + " dimensions");
   }
-  const at::Tensor fa = factor(a.covariance);
-  const at::Tensor fb = factor(b.covariance);
-  double cross = 0;
-  if (fa.size(1) > 0 && fb.size(1) > 0) {
-    cross = at::linalg_svdvals(at::mm(fa.t(), fb)).sum().item<double>();
+  for (const FeatureStatistics* one : {&a, &b}) {
+    if (!at::isfinite(one->covariance).all().item<bool>()) {
+      throw DataError("Frechet distance: a covariance holds NaN or infinity");
+    }
   }
+  const double cross = trace_of_root(a, b);
   const double means = (a.mean - b.mean).square().sum().item<double>();
   const double traces = a.covariance.trace().item<double>() + b.covariance.trace().item<double>();
   return std::max(0.0, means + traces - 2 * cross);

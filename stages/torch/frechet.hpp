@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <vector>
 
 namespace gp {
 
@@ -12,6 +13,9 @@ struct FeatureStatistics {
   std::int64_t count = 0;  ///< vectors
   at::Tensor mean;         ///< float64 [D], CPU
   at::Tensor covariance;   ///< float64 [D,D], CPU; unbiased, divided by count - 1
+  /// float64 [D,count], CPU, where there were D vectors or fewer: covariance = factor factor^T, of
+  /// which the covariance alone does not tell the rank exactly. May be undefined: it is not stored.
+  at::Tensor factor = {};
 
   std::int64_t dimensions() const { return mean.size(0); }
   /// `count` vectors span at most count - 1 dimensions around their mean. Where these are fewer
@@ -21,7 +25,7 @@ struct FeatureStatistics {
 
 /// Gathers FeatureStatistics from blocks of vectors, in float64 and in one pass. Each block is
 /// centred before its products are summed (Chan, Golub and LeVeque 1983), so that a mean far from
-/// zero costs no digits. D x D doubles, whatever the number of vectors.
+/// zero costs no digits. Two or three times D x D doubles, whatever the number of vectors.
 class FeatureAccumulator {
  public:
   /// `features`: [n, D] of any floating type; D as in the first call. Throws DataError when they
@@ -34,16 +38,19 @@ class FeatureAccumulator {
  private:
   std::int64_t count_ = 0;
   at::Tensor mean_;
-  at::Tensor products_;  ///< sum of outer products around mean_
+  at::Tensor products_;          ///< sum of outer products around mean_
+  std::vector<at::Tensor> few_;  ///< all vectors, while there are no more than D
 };
 
 /// The squared Frechet (2-Wasserstein) distance between the normal distributions of these means and
 /// covariances: |m1 - m2|^2 + tr(C1) + tr(C2) - 2 tr((C1 C2)^(1/2)), as in Heusel et al. 2017.
 ///
-/// With Ci = Fi Fi^T from the symmetric eigen-decompositions, the last trace is the sum of the
-/// singular values of F1^T F2. Unlike a matrix square root of the unsymmetric C1 C2 that is real by
-/// construction, does not square the condition number, and stays exact for singular covariances.
-/// float64; not negative. Throws DataError when the dimensions differ or a matrix is no covariance.
+/// With C1 = F F^T the last trace is the sum of the square roots of the eigenvalues of the
+/// symmetric F^T C2 F, which are those of C1 C2. Unlike a matrix square root of the unsymmetric C1
+/// C2 that is real by construction, stays exact for singular covariances, and takes eigenvalues
+/// only. F comes from the vectors themselves where they are few, else from Cholesky's
+/// decomposition, else (C1 is singular) from the symmetric eigen-decomposition. float64; not
+/// negative. Throws DataError when the dimensions differ or a matrix is no covariance.
 double frechet_distance(const FeatureStatistics& a, const FeatureStatistics& b);
 
 /// Mean and covariance of `features` [n, D]; as FeatureAccumulator.

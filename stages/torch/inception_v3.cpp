@@ -1,6 +1,7 @@
 #include "stages/torch/inception_v3.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/grad_mode.h>
 
 #include "stages/torch/weight_loader.hpp"
@@ -17,6 +18,32 @@ struct ConvSpec {
   int stride = 1;
   bool same = true;  ///< padded so that stride 1 keeps the size; else not padded
 };
+
+using FusedConv = at::Tensor(const at::Tensor& input, const at::Tensor& weight,
+                             const std::optional<at::Tensor>& bias, at::IntArrayRef padding,
+                             at::IntArrayRef stride, at::IntArrayRef dilation, std::int64_t groups,
+                             std::string_view attribute,
+                             c10::List<std::optional<at::Scalar>> scalars,
+                             std::optional<std::string_view> algorithm);
+
+/// oneDNN's convolution with ReLU, which libtorch has for its compiler and in no header. Empty
+/// where this libtorch does not have it.
+const std::optional<c10::TypedOperatorHandle<FusedConv>>& fused_conv() {
+  static const auto found = []() -> std::optional<c10::TypedOperatorHandle<FusedConv>> {
+    const auto schema =
+        c10::Dispatcher::singleton().findSchema({"mkldnn::_convolution_pointwise", ""});
+    if (!schema || !at::hasMKLDNN()) return std::nullopt;
+    try {
+      return schema->typed<FusedConv>();
+    } catch (const c10::Error&) {  // it has other parameters
+      return std::nullopt;
+    }
+  }();
+  return found;
+}
+
+/// Below this many pixels a side, tiles are too few for the products to be worth it.
+constexpr std::int64_t kWinogradFrom = 32;
 
 }  // namespace
 
@@ -109,7 +136,7 @@ InceptionV3::InceptionV3(const Safetensors& weights, const std::string& where) {
     const std::string name = prefix + spec.name;
     const WeightLoader::Folded folded = loader.fold(
         name + ".conv", name + ".bn", {spec.out, in, spec.kernel_height, spec.kernel_width});
-    Conv conv{folded.weight, folded.bias, {spec.stride, spec.stride}, {0, 0}};
+    Conv conv{folded.weight, folded.bias, {spec.stride, spec.stride}, {0, 0}, {}, {}};
     if (spec.same) conv.padding = {spec.kernel_height / 2, spec.kernel_width / 2};
     return conv;
   };
@@ -143,6 +170,46 @@ InceptionV3::InceptionV3(const Safetensors& weights, const std::string& where) {
   loader.finish(where, "FID's Inception-v3",
                 "Expected pytorch-fid's pt_inception-2015-12-05-6726825d.pth, converted by "
                 "tools/convert_weights.py.");
+  prepare_for_cpu();
+}
+
+void InceptionV3::prepare_for_cpu() {
+  std::vector<std::int64_t> block_input = {1, 3, kImageSize, kImageSize};
+  for (Block& block : blocks_) {
+    std::vector<std::int64_t> output;
+    std::int64_t channels = 0;
+    for (Branch& branch : block) {
+      std::vector<std::int64_t> shape = block_input;
+      if (branch.pool == Pool::kMaxStride2) {
+        for (const int i : {2, 3}) shape[i] = (shape[i] - 3) / 2 + 1;
+      }
+      for (Conv& conv : branch.chain) prepare_for_cpu(conv, shape);
+      if (branch.split.empty()) channels += shape[1];
+      output = shape;
+      for (Conv& conv : branch.split) {
+        output = shape;
+        prepare_for_cpu(conv, output);
+        channels += output[1];
+      }
+    }
+    block_input = output;
+    block_input[1] = channels;
+  }
+}
+
+void InceptionV3::prepare_for_cpu(Conv& conv, std::vector<std::int64_t>& shape) {
+  const bool stride1 = conv.stride[0] == 1;
+  if (stride1 && shape[2] >= kWinogradFrom && WinogradConv::takes(conv.weight.sizes())) {
+    conv.winograd.emplace(conv.weight, conv.bias, static_cast<int>(conv.padding[0]));
+  } else if (fused_conv()) {
+    conv.packed = at::mkldnn_reorder_conv2d_weight(conv.weight.contiguous().to_mkldnn(),
+                                                   conv.padding, conv.stride, {1, 1},
+                                                   /*groups=*/1, at::OptionalIntArrayRef(shape));
+  }
+  shape[1] = conv.weight.size(0);
+  for (const int i : {2, 3}) {
+    shape[i] = (shape[i] + 2 * conv.padding[i - 2] - conv.weight.size(i)) / conv.stride[i - 2] + 1;
+  }
 }
 
 void InceptionV3::to(at::Device device) {
@@ -152,15 +219,23 @@ void InceptionV3::to(at::Device device) {
         for (Conv& conv : *convs) {
           conv.weight = conv.weight.to(device);
           conv.bias = conv.bias.to(device);
+          conv.packed.reset();
+          conv.winograd.reset();
         }
       }
     }
   }
   fc_weight_ = fc_weight_.to(device);
   fc_bias_ = fc_bias_.to(device);
+  if (device.is_cpu()) prepare_for_cpu();
 }
 
 at::Tensor InceptionV3::run(const Conv& conv, const at::Tensor& input) {
+  if (conv.winograd) return (*conv.winograd)(input);
+  if (conv.packed.defined()) {
+    return fused_conv()->call(input, conv.packed, conv.bias, conv.padding, conv.stride, {1, 1},
+                              /*groups=*/1, "relu", c10::List<std::optional<at::Scalar>>(), "");
+  }
   // at::_convolution rather than at::conv2d: fp32 and one fixed algorithm are part of the protocol,
   // on a GPU too, whatever the process has chosen for training.
   return at::_convolution(input, conv.weight, conv.bias, conv.stride, conv.padding, {1, 1},

@@ -2,10 +2,12 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "stages/torch/safetensors.hpp"
+#include "stages/torch/winograd_conv.hpp"
 
 namespace gp {
 
@@ -16,6 +18,9 @@ namespace gp {
 /// out of the count, and one max pool where the paper has an average (Mixed_7c). Tensor names are
 /// those of pytorch-fid's state dict. Batch norm (running statistics, eps 1e-3) is folded into the
 /// convolutions when it is loaded. fp32, channels_last. Safe to use from several threads at once.
+///
+/// On a CPU convolutions are oneDNN's with ReLU fused and weights laid out for one image at a time,
+/// or WinogradConv.
 class InceptionV3 {
  public:
   static constexpr int kImageSize = 299;
@@ -42,6 +47,8 @@ class InceptionV3 {
     at::Tensor bias;
     std::vector<std::int64_t> stride;
     std::vector<std::int64_t> padding;
+    at::Tensor packed;  ///< the weight as oneDNN wants it, for a CPU; undefined elsewhere
+    std::optional<WinogradConv> winograd;  ///< where that is faster on a CPU; instead of `packed`
   };
   /// Pool, then one convolution after the other, then `split`: side by side, concatenated.
   struct Branch {
@@ -52,6 +59,8 @@ class InceptionV3 {
   using Block = std::vector<Branch>;  ///< side by side on one input, concatenated
   struct Network;
 
+  void prepare_for_cpu();
+  static void prepare_for_cpu(Conv& conv, std::vector<std::int64_t>& shape);
   static at::Tensor run(const Conv& conv, const at::Tensor& input);
   static at::Tensor run(const Branch& branch, const at::Tensor& input);
 
