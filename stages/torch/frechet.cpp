@@ -108,7 +108,7 @@ void FeatureAccumulator::add(const at::Tensor& features) {
   }
   count_ += n;
   if (count_ <= mean_.size(0)) {
-    few_.push_back(x);
+    few_.push_back(x.clone());  // it may be the caller's
   } else {
     few_.clear();
   }

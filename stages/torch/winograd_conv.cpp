@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "stages/torch/target_clones.hpp"
+
 namespace gp {
 namespace {
 
@@ -22,15 +24,9 @@ constexpr auto kB1 = static_cast<float>(kB);
 constexpr auto kA2 = static_cast<float>(kA * kA);
 constexpr auto kB2 = static_cast<float>(kB * kB);
 
-// One instruction set is chosen when the program starts.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define GP_CLONES __attribute__((target_clones("avx512f", "arch=haswell", "default")))
-#else
-#define GP_CLONES
-#endif
-
 /// Of floats that need not be aligned. Never passed by value: how depends on the instruction set.
-using Vector = float __attribute__((vector_size(WinogradConv::kLanes * sizeof(float)), aligned(4)));
+using Vector =
+    float __attribute__((vector_size(WinogradConv::kLanes * sizeof(float)), aligned(4), may_alias));
 #define GP_INLINE inline __attribute__((always_inline))  // into each clone, with its instructions
 
 /// An image, NHWC.
