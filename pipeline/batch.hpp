@@ -29,7 +29,8 @@ struct EpochCounts {
 };
 
 /// `count` images of one shape, uint8 NHWC, and where in the data they end. Immutable once handed
-/// over. Letting go of it gives its places in the pipeline back: that is the backpressure.
+/// over. Letting go of it gives its places in the pipeline back: that is the backpressure. Shapes
+/// differ between batches only where the end takes that (EndStage::takes_mixed_shapes).
 ///
 /// Each epoch ends with a batch of count 0 (`end_of_epoch`), which carries the epoch's totals and
 /// the rejects after its last full batch. A batch of count 0 without that flag carries rejects

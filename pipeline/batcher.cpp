@@ -29,6 +29,7 @@ Batcher::Batcher(Options options, std::shared_ptr<SlabPool> slabs, Emit emit, Re
       released_(std::move(released)) {}
 
 void Batcher::add(const std::shared_ptr<Sample>& sample) {
+  if (ends_before(*sample)) finish_batch();
   epoch_ = sample->info.epoch;
   next_ = sample->position + 1;
   ++counts_.read;
@@ -39,6 +40,13 @@ void Batcher::add(const std::shared_ptr<Sample>& sample) {
     if (static_cast<int>(gathered_.size()) == options_.batch_size) finish_batch();
   }
   if (sample->ends_epoch) finish_epoch(*sample);
+}
+
+bool Batcher::ends_before(const Sample& sample) const {
+  if (!options_.mixed_shapes || gathered_.empty() || sample.reject) return false;
+  const ImageShape shape = sample.image.shape();
+  return shape != gathered_.front()->image.shape() ||
+         (gathered_.size() + 1) * shape.bytes() > kLargestMixedBatch;
 }
 
 void Batcher::commit_reject(const Sample& sample) {
@@ -96,29 +104,41 @@ void Batcher::finish_batch() {
   batch->count = static_cast<int>(gathered_.size());
   counts_.batched += gathered_.size();
   batch->counts = counts_;
-  bool in_place = true;
   batch->keys.reserve(gathered_.size());
   batch->labels.reserve(gathered_.size());
-  for (int i = 0; i < batch->count; ++i) {
-    Sample& sample = *gathered_[i];
-    in_place = in_place && sample.slab == gathered_[0]->slab && sample.slot == i;
-    batch->keys.push_back(std::move(sample.info.key));
-    batch->labels.push_back(sample.info.label);
+  for (const std::shared_ptr<Sample>& sample : gathered_) {
+    batch->keys.push_back(std::move(sample->info.key));
+    batch->labels.push_back(sample->info.label);
   }
-  if (in_place) {
-    batch->pixels = gathered_[0]->slab;
-  } else {
-    // A reject earlier in the epoch shifted the samples against their slabs.
-    const std::shared_ptr<std::uint8_t[]> slab = slabs_->take();
-    const std::size_t bytes = options_.shape.bytes();
-    for (int i = 0; i < batch->count; ++i) {
-      const Sample& sample = *gathered_[i];
-      std::memcpy(slab.get() + i * bytes, sample.slab.get() + sample.slot * bytes, bytes);
-    }
-    batch->pixels = slab;
-  }
+  if (options_.mixed_shapes) batch->shape = gathered_.front()->image.shape();
+  batch->pixels = gather_pixels(batch->shape);
   gathered_.clear();
   emit_(batch);
+}
+
+std::shared_ptr<const std::uint8_t[]> Batcher::gather_pixels(ImageShape shape) {
+  const std::size_t bytes = shape.bytes();
+  if (options_.mixed_shapes) {
+    const auto pixels = std::make_shared_for_overwrite<std::uint8_t[]>(gathered_.size() * bytes);
+    for (std::size_t i = 0; i < gathered_.size(); ++i) {
+      std::memcpy(pixels.get() + i * bytes, gathered_[i]->image.pixels().data(), bytes);
+    }
+    return pixels;
+  }
+  bool in_place = true;
+  for (std::size_t i = 0; i < gathered_.size(); ++i) {
+    const Sample& sample = *gathered_[i];
+    in_place =
+        in_place && sample.slab == gathered_[0]->slab && static_cast<std::size_t>(sample.slot) == i;
+  }
+  if (in_place) return gathered_[0]->slab;
+  // A reject earlier in the epoch shifted the samples against their slabs.
+  const std::shared_ptr<std::uint8_t[]> slab = slabs_->take();
+  for (std::size_t i = 0; i < gathered_.size(); ++i) {
+    const Sample& sample = *gathered_[i];
+    std::memcpy(slab.get() + i * bytes, sample.slab.get() + sample.slot * bytes, bytes);
+  }
+  return slab;
 }
 
 void Batcher::finish_epoch(const Sample& last) {

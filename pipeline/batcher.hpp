@@ -37,6 +37,9 @@ class Batcher {
     ImageShape shape;
     int batch_size = 1;
     bool keep_last = false;  ///< the last, partial batch of an epoch is delivered
+    /// `shape` is not known: samples keep their images (Sample::keeps_image), and a batch ends
+    /// where the shape changes, or before it is larger than kLargestMixedBatch.
+    bool mixed_shapes = false;
     RejectPolicy policy;
     std::uint64_t epoch_size = 0;
   };
@@ -44,6 +47,8 @@ class Batcher {
   /// `released` the number of samples that left without reaching one.
   using Emit = std::function<void(std::shared_ptr<Batch>)>;
   using Released = std::function<void(int samples)>;
+  /// Bytes; of images that are larger each has a batch of its own.
+  static constexpr std::size_t kLargestMixedBatch = std::size_t{64} << 20;
 
   Batcher(Options options, std::shared_ptr<SlabPool> slabs, Emit emit, Released released);
 
@@ -52,10 +57,14 @@ class Batcher {
   void add(const std::shared_ptr<Sample>& sample);
 
  private:
+  /// Whether the batch that is being gathered ends before this sample.
+  bool ends_before(const Sample& sample) const;
   void commit_reject(const Sample& sample);
   /// Hands the rejects so far over in a batch of no samples, before the run stops because of them.
   void flush_rejects();
   void finish_batch();
+  /// One block of memory with the images that were gathered.
+  std::shared_ptr<const std::uint8_t[]> gather_pixels(ImageShape shape);
   void finish_epoch(const Sample& last);
   std::shared_ptr<Batch> new_batch();
 

@@ -135,6 +135,7 @@ struct GraphStream::Impl {
         slabs(std::make_shared<SlabPool>(chain.output_shape().bytes() *
                                          static_cast<std::size_t>(options.batch_size))),
         position(options.start) {
+    options.mixed_shapes = options.mixed_shapes && !chain.output_shape().fixed();
     if (options.trace == nullptr) return;
     end_track = &options.trace->add_track(options.end);
     step_name = options.trace->name("step");
@@ -177,10 +178,11 @@ SamplePtr GraphStream::Impl::next_sample() {
   sample->position = position.next++;
   sample->ends_epoch = position.next == order->size();
   sample->item = entry.item;
+  sample->keeps_image = options.mixed_shapes;
   // Places are given out ahead of time, as if no sample were rejected; the batcher moves samples
   // where that turns out wrong.
   sample->slot = static_cast<int>(slot++ % static_cast<std::uint64_t>(options.batch_size));
-  if (sample->slot == 0 && !options.discard) slab = slabs->take();
+  if (sample->slot == 0 && !options.discard && !options.mixed_shapes) slab = slabs->take();
   sample->slab = slab;
   return sample;
 }
@@ -265,8 +267,8 @@ void GraphStream::Impl::drive() {
     tbb::flow::make_edge(transforms.back(), sequencer);
 
     Batcher batcher(
-        {chain.output_shape(), options.batch_size, options.keep_last, options.policy,
-         order->size()},
+        {chain.output_shape(), options.batch_size, options.keep_last, options.mixed_shapes,
+         options.policy, order->size()},
         slabs,
         [&](std::shared_ptr<Batch> batch) {
           const int samples = batch->count;
@@ -334,7 +336,7 @@ GraphStream::GraphStream(const SourceStage& source, const TransformChain& chain,
   if (order->size() == 0) {
     throw DataError("the source has no samples to read");
   }
-  if (!chain.output_shape().fixed() && !options.discard) {
+  if (!chain.output_shape().fixed() && !options.discard && !options.mixed_shapes) {
     throw ConfigError(
         "the images of a batch must have one size: put image.resize before the batch");
   }

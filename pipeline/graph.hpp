@@ -26,6 +26,9 @@ struct GraphOptions {
   int batch_size = 1;
   bool keep_last = false;
   RejectPolicy policy;
+  /// Where the images differ in size, a batch ends where the shape changes (see Batcher::Options);
+  /// otherwise they are refused.
+  bool mixed_shapes = false;
   /// The images are not kept and may be of any size: batches only count them. For measuring.
   bool discard = false;
   Trace* trace = nullptr;   ///< outlives the stream; null: none

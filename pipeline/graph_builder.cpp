@@ -144,7 +144,7 @@ Pipeline::Pipeline(Config config) : config_(std::move(config)) {
     }
   }
   if (end_) {
-    if (!data_.chain->output_shape().fixed()) {
+    if (!data_.chain->output_shape().fixed() && !end_->takes_mixed_shapes()) {
       throw ConfigError(config_.find_stage(end_address_)->mark.text() + ": '" + end_address_ +
                         "': takes images of one size, and these have different ones; put "
                         "image.resize before it");
@@ -317,6 +317,7 @@ std::unique_ptr<BatchStream> Pipeline::open_stream(int threads, Trace* trace,
   options.epochs = end_ ? end_->epochs() : 1;
   options.start = start;
   options.keep_last = keep_last_;
+  options.mixed_shapes = end_ && end_->takes_mixed_shapes();
   if (!phases_.empty()) return std::make_unique<PhasedStream>(phases_, options);
   return std::make_unique<GraphStream>(*data_.source, *data_.chain, data_.order, options);
 }

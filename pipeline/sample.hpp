@@ -28,6 +28,7 @@ struct Sample {
 
   std::shared_ptr<std::uint8_t[]> slab;  ///< memory of the batch it will probably be part of
   int slot = 0;                          ///< its place there
+  bool keeps_image = false;  ///< no slab: sizes differ, and `image` is what becomes of it
   std::optional<Reject> reject;
 };
 

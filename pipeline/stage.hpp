@@ -196,6 +196,8 @@ class EndStage : public Stage {
   virtual std::uint32_t epochs() const { return 1; }
   /// Ends that take images straight (sink.*) say how many they want at a time.
   virtual int batch_size() const { return 64; }
+  /// Whether images may differ in size; a batch then ends where the shape changes.
+  virtual bool takes_mixed_shapes() const { return false; }
 };
 
 /// A part of a training schedule, such as one resolution of progressive growing.
@@ -245,6 +247,34 @@ struct EvaluateContext {
   std::stop_token stop;
 };
 
+/// One of two sets of images that are compared. Which of `open`, `snapshot` and `statistics` is set
+/// says what it is.
+struct ImageSet {
+  std::string name;  ///< its path, for messages and records
+  std::string kind;  ///< "folder", "archive", "shards", "run", "checkpoint" or "statistics"
+
+  /// Images of any size, in an order that is always the same.
+  std::function<std::unique_ptr<BatchStream>()> open;
+  StreamInfo info;  ///< of what `open` gives; its digest changes whenever a file does
+
+  /// Images that a trained state draws: the first `count` that belong to `seed`.
+  Snapshot* snapshot = nullptr;
+  std::uint64_t seed = 0;
+  int count = 0;
+
+  /// What was saved of another set of images (.npz).
+  std::filesystem::path statistics;
+};
+
+/// What EvaluateStage::compare is asked for.
+struct Comparison {
+  ImageSet judged;                    ///< takes the place of the fakes
+  std::optional<ImageSet> reference;  ///< of the reals; none: only statistics are saved
+  /// Where the statistics of `judged` go (.npz); empty: nowhere.
+  std::filesystem::path save_statistics;
+  bool use_cache = true;  ///< what was measured of the same images before need not be again
+};
+
 /// evaluate.*: measures a snapshot.
 class EvaluateStage : public Stage {
  public:
@@ -256,6 +286,11 @@ class EvaluateStage : public Stage {
   /// Measures and returns one JSON object (a line of evaluation.jsonl); also tells `log`. Returns
   /// nothing when it was stopped.
   virtual std::string evaluate(Snapshot& snapshot, EvaluateContext& context) = 0;
+  /// Compares two sets of images by what it measures of fakes and reals. Returns one JSON object,
+  /// or nothing when it was stopped; tells `log`. Throws DataError when a set has fewer than two
+  /// images, or what was read has no meaning.
+  virtual std::string compare(const Comparison& comparison, const RunInfo& run, Log& log,
+                              std::stop_token stop);
 };
 
 /// A kind of stage, as data, before any instance exists.

@@ -274,7 +274,7 @@ void TransformChain::run(const Segment& segment, Sample& sample, Workspace& work
       }
     }
     if (sample.reject) return;
-    if (segment.last == n_links_) {
+    if (segment.last == n_links_ && !sample.keeps_image) {
       if (deliver(sample, state)) clock.lap(state.at, 0, about);
     } else if (!state.image.empty()) {
       // Another thread may go on: the pixels must leave this thread's workspace.
