@@ -14,10 +14,6 @@
 #include "pipeline/log.hpp"
 #include "stages/torch/compute_device.hpp"
 #include "stages/torch/feature_set.hpp"
-#include "stages/torch/frechet.hpp"
-#include "stages/torch/kernel_distance.hpp"
-#include "stages/torch/precision_recall.hpp"
-#include "stages/torch/random_subsets.hpp"
 #include "stages/torch/stages.hpp"
 #include "stages/torch/statistics_cache.hpp"
 
@@ -28,7 +24,6 @@ using Json = nlohmann::ordered_json;
 using Overrides = QualityOptions::Overrides;
 
 constexpr std::uint64_t kLeastImages = 2;  // a covariance of fewer is not defined
-constexpr int kNeighbours = 3;             // of precision and recall, as published
 
 std::string number(double value, const char* format) {
   char text[64];
@@ -103,7 +98,7 @@ class Evaluation {
                to_string(snapshot_.shape()));
     }
     Measured result;
-    const std::string key = cache_key(info);
+    const std::string key = statistics_key(extractor_, info.data_digest, info.shape);
     if (!key.empty()) {
       if (auto features = cache_.load(key, context_.log);
           features && features->statistics.dimensions() == extractor_.dimensions()) {
@@ -161,54 +156,8 @@ class Evaluation {
     return {features.finish(), accuracy.accuracy(), 0, false};
   }
 
-  /// Compares fakes with reals: `metrics` and `settings` of the record. `train` are the training
-  /// reals where `real` are held-out ones.
-  void compare(const FeatureSet& fakes, const FeatureSet& real, const FeatureSet* train,
-               Json& metrics, Json& settings) const {
-    check_stop();
-    metrics["frechet_distance"] = frechet_distance(fakes.statistics, real.statistics);
-    metrics["name"] = extractor_.distance();
-    const std::int64_t fewest = std::min(fakes.vectors.size(0), real.vectors.size(0));
-    if (options_.jackknife > 0 && fewest >= 4) {
-      const int groups = static_cast<int>(std::min<std::int64_t>(options_.jackknife, fewest));
-      metrics["frechet_distance_standard_error"] =
-          frechet_standard_error(fakes.vectors, real.vectors, groups, [this] { check_stop(); });
-      settings["jackknife_groups"] = groups;
-    }
-    if (train != nullptr) {
-      check_stop();
-      metrics["frechet_distance_train"] = frechet_distance(fakes.statistics, train->statistics);
-    }
-    if (train != nullptr && options_.floor) {
-      check_stop();
-      // The fakes' place is taken by as many training reals, or by all that were kept.
-      const std::int64_t kept = train->vectors.size(0);
-      const std::int64_t n = std::min(fakes.statistics.count, kept);
-      const at::Tensor chosen = at::tensor(RandomSubsets(0).next(kept, n));
-      metrics["floor"] = frechet_distance(
-          feature_statistics(train->vectors.index_select(0, chosen)), real.statistics);
-      settings["floor_images"] = n;
-    }
-    if (options_.kernel_distance) {
-      check_stop();
-      const KernelDistance kid = kernel_distance(fakes.vectors, real.vectors);
-      metrics["kid"] = kid.mean;
-      if (kid.has_deviation(fakes.vectors.size(0), real.vectors.size(0))) {
-        metrics["kid_std"] = kid.deviation;
-      }
-      settings["kid_subsets"] = KernelDistanceOptions().subsets;
-      settings["kid_subset_size"] = kid.subset_size;
-    }
-    if (options_.precision_recall && fewest > kNeighbours) {
-      check_stop();
-      const PrecisionRecall found = precision_recall(fakes.vectors, real.vectors, kNeighbours);
-      metrics["precision"] = found.precision;
-      metrics["recall"] = found.recall;
-      settings["neighbours"] = kNeighbours;
-    }
-    // Fewer than n_fake and n_real where there are more than are kept.
-    settings["vectors_fake"] = fakes.vectors.size(0);
-    settings["vectors_real"] = real.vectors.size(0);
+  void check_stop() const {
+    if (context_.stop.stop_requested()) throw Stopped{};
   }
 
  private:
@@ -216,10 +165,6 @@ class Evaluation {
                                 const std::string& found) {
     throw DataError("evaluate.quality: the source with " + to_text(overrides) + " (" + what + ") " +
                     found);
-  }
-
-  void check_stop() const {
-    if (context_.stop.stop_requested()) throw Stopped{};
   }
 
   void progress(const char* what, int images) {
@@ -231,20 +176,6 @@ class Evaluation {
       text += ", ETA " + number(static_cast<double>(expected_ - done_) / rate, "%.0f") + " s";
     }
     context_.log.progress(text);
-  }
-
-  /// Everything that the statistics of a stream depend on; "" where the data has no digest. The
-  /// digest of an evaluation stream covers source, overrides and what is done to the images.
-  std::string cache_key(const StreamInfo& info) const {
-    if (info.data_digest.empty()) return {};
-    return Json{{"format", 2},
-                {"data", info.data_digest},
-                {"shape", {info.shape.height, info.shape.width}},
-                {"extractor", extractor_.name()},
-                {"weights", extractor_.digest()},
-                {"protocol", extractor_.protocol()},
-                {"device", extractor_.device().is_cpu() ? "cpu" : "gpu"}}
-        .dump();
   }
 
   const QualityOptions& options_;
@@ -321,8 +252,12 @@ std::string QualityStage::evaluate(Snapshot& snapshot, EvaluateContext& context)
       held_out = evaluation.measure_reals("held-out reals", *options_.held_out, *held_out_info);
     }
     fakes = evaluation.measure_fakes();
-    evaluation.compare(fakes.features, held_out ? held_out->features : train.features,
-                       held_out ? &train.features : nullptr, metrics, settings);
+    const FeatureComparison comparison = compare_features(
+        fakes.features, held_out ? held_out->features : train.features,
+        held_out ? &train.features : nullptr, options_.compare, [&] { evaluation.check_stop(); });
+    metrics["name"] = extractor_->distance();
+    metrics.update(comparison.metrics);
+    settings = comparison.settings;
   } catch (const Stopped&) {
     return {};
   }
@@ -444,11 +379,11 @@ StageInfo quality_stage_info() {
     options.n_fake = static_cast<int>(params.integer("n_fake"));
     options.batch = static_cast<int>(params.integer("batch"));
     options.seed = static_cast<std::uint64_t>(params.integer("seed"));
-    options.kernel_distance = params.flag("kernel_distance");
-    options.precision_recall = params.flag("precision_recall");
-    options.floor = params.flag("floor");
-    options.jackknife = static_cast<int>(params.integer("jackknife"));
-    if (options.jackknife == 1) {
+    options.compare.kernel_distance = params.flag("kernel_distance");
+    options.compare.precision_recall = params.flag("precision_recall");
+    options.compare.floor = params.flag("floor");
+    options.compare.jackknife = static_cast<int>(params.integer("jackknife"));
+    if (options.compare.jackknife == 1) {
       throw ConfigError("jackknife = 1: one group left out leaves nothing; 0 or at least 2");
     }
     // Loaded now: a missing or broken file shall not end a run ten epochs later.

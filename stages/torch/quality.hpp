@@ -7,6 +7,7 @@
 #include <string>
 
 #include "pipeline/stage.hpp"
+#include "stages/torch/compare_features.hpp"
 #include "stages/torch/feature_extractor.hpp"
 
 namespace gp {
@@ -21,10 +22,7 @@ struct QualityOptions {
   int n_fake = 2048;
   int batch = 64;
   std::uint64_t seed = 0;  ///< of the fakes' latent vectors
-  bool kernel_distance = true;
-  bool precision_recall = true;
-  bool floor = true;
-  int jackknife = 0;  ///< groups for the standard error of the Frechet distance; 0: none
+  CompareOptions compare;
 };
 
 /// How often the discriminator is right, at the threshold 0 of its logits: reals above, fakes at or

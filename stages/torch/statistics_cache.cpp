@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <nlohmann/json.hpp>
 
 #include "pipeline/error.hpp"
 #include "pipeline/files.hpp"
@@ -47,6 +48,19 @@ FeatureSet unpack(const Safetensors& contents) {
 }
 
 }  // namespace
+
+std::string statistics_key(const FeatureExtractor& extractor, const std::string& data_digest,
+                           ImageShape shape) {
+  if (data_digest.empty()) return {};
+  return nlohmann::ordered_json{{"format", 2},
+                                {"data", data_digest},
+                                {"shape", {shape.height, shape.width}},
+                                {"extractor", extractor.name()},
+                                {"weights", extractor.digest()},
+                                {"protocol", extractor.protocol()},
+                                {"device", extractor.device().is_cpu() ? "cpu" : "gpu"}}
+      .dump();
+}
 
 fs::path StatisticsCache::default_folder() {
   const auto variable = [](const char* name) -> fs::path {

@@ -4,11 +4,18 @@
 #include <optional>
 #include <string>
 
+#include "stages/torch/feature_extractor.hpp"
 #include "stages/torch/feature_set.hpp"
 
 namespace gp {
 
 class Log;
+
+/// The key of the features that `extractor`, on its device, takes of all images of a stream; ""
+/// where the data has no digest. `data_digest` covers source, overrides and what is done to the
+/// images; `shape` is theirs, 0 where they differ.
+std::string statistics_key(const FeatureExtractor& extractor, const std::string& data_digest,
+                           ImageShape shape);
 
 /// Keeps the FeatureSet of real images between runs: they cost minutes and never change.
 ///

@@ -250,7 +250,7 @@ TEST_F(QualityTest, MeasuresAgainstHeldOutAndTrainingReals) {
 
 TEST_F(QualityTest, TakesTheOtherMetricsFromTheSameFeatures) {
   options_.held_out = Overrides{{"split", "test"}};
-  options_.jackknife = 5;
+  options_.compare.jackknife = 5;
   const Json record = evaluate();
   const Json& metrics = record.at("metrics");
   const at::Tensor fakes = features(1'000'007, 40);
@@ -273,8 +273,8 @@ TEST_F(QualityTest, TakesTheOtherMetricsFromTheSameFeatures) {
   EXPECT_CONTAINS(logged(), "floor");
   EXPECT_CONTAINS(logged(), "kernel distance");
 
-  options_.kernel_distance = options_.precision_recall = options_.floor = false;
-  options_.jackknife = 0;
+  options_.compare = {false, false, false};
+  options_.compare.jackknife = 0;
   const Json less = evaluate();
   EXPECT_EQ(less.at("settings"), (Json{{"vectors_fake", 40}, {"vectors_real", 33}}));
   EXPECT_EQ(less.at("metrics"),
@@ -300,7 +300,7 @@ TEST_F(QualityTest, TheFloorIsTheDistanceOfTrainingReals) {
 }
 
 TEST_F(QualityTest, WhatSoFewImagesDoNotDefineIsLeftOut) {
-  options_.jackknife = 10;
+  options_.compare.jackknife = 10;
   options_.n_fake = 3;
   const Json metrics = evaluate().at("metrics");
   for (const char* absent : {"precision", "recall", "frechet_distance_standard_error"}) {
