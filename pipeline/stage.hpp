@@ -255,7 +255,9 @@ struct ImageSet {
 
   /// Images of any size, in an order that is always the same.
   std::function<std::unique_ptr<BatchStream>()> open;
-  StreamInfo info;  ///< of what `open` gives; its digest changes whenever a file does
+  StreamInfo info;  ///< of what `open` gives
+  /// Changes on this machine whenever its files do; info.data_digest may only know their sizes.
+  std::string state;
 
   /// Images that a trained state draws: the first `count` that belong to `seed`.
   Snapshot* snapshot = nullptr;

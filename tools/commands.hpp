@@ -17,8 +17,9 @@ std::vector<std::string> config_overrides(const Options& options);
 std::unique_ptr<LoadedConfig> load_config(const Options& options);
 
 // Commands that have a file of their own.
-int bench_command(const std::vector<std::string>& arguments);    ///< gan-pipeline bench
-int replay_command(const std::vector<std::string>& arguments);   ///< gan-pipeline replay
-int preview_command(const std::vector<std::string>& arguments);  ///< gan-prep preview
+int bench_command(const std::vector<std::string>& arguments);     ///< gan-pipeline bench
+int evaluate_command(const std::vector<std::string>& arguments);  ///< gan-pipeline evaluate
+int replay_command(const std::vector<std::string>& arguments);    ///< gan-pipeline replay
+int preview_command(const std::vector<std::string>& arguments);   ///< gan-prep preview
 
 }  // namespace gp

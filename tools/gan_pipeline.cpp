@@ -6,7 +6,6 @@
 #include <cstdlib>
 #include <iostream>
 #include <limits>
-#include <nlohmann/json.hpp>
 
 #include "pipeline/build_id.hpp"
 #include "pipeline/config.hpp"
@@ -24,7 +23,6 @@ namespace {
 
 namespace fs = std::filesystem;
 namespace po = boost::program_options;
-using Json = nlohmann::json;
 
 int run(const std::vector<std::string>& arguments) {
   Options options("gan-pipeline run CONFIG [options]",
@@ -148,86 +146,6 @@ int graph(const std::vector<std::string>& arguments) {
   return 0;
 }
 
-/// The run directory that a run or a checkpoint inside it belongs to.
-fs::path run_directory_of(const fs::path& path) {
-  for (fs::path directory = fs::absolute(path).lexically_normal(); directory.has_relative_path();
-       directory = directory.parent_path()) {
-    if (fs::is_regular_file(directory / "config.yaml")) return directory;
-  }
-  throw DataError(path.string() +
-                  ": is neither a run directory nor a checkpoint in one (no config.yaml found); "
-                  "expected a folder such as runs/00000-aircraft");
-}
-
-std::string figure_text(const Json& value) {
-  if (!value.is_number()) return value.dump();
-  char text[32];
-  std::snprintf(text, sizeof text, "%.6g", value.get<double>());
-  return text;
-}
-
-int evaluate(const std::vector<std::string>& arguments) {
-  Options options("gan-pipeline evaluate RUN_DIR|CHECKPOINT [options]",
-                  "Measures a trained state as the run's evaluate stage does: the newest\n"
-                  "checkpoint of a run, or the one that is given.");
-  options.positional("RUN").with_config_options();
-  add_device_options(options);
-  options.add()("extractor", po::value<std::string>()->value_name("NAME"),
-                "feature extractor of the distance")(
-      "weights", po::value<std::string>()->value_name("FILE"), "its weights (safetensors)")(
-      "json", "print the record as JSON");
-  if (!options.parse(arguments)) return 0;
-  const StopOnSignal signals;
-  const fs::path path = options.get<std::string>("RUN");
-  const fs::path directory = run_directory_of(path);
-
-  std::vector<std::string> changes = config_overrides(options);
-  const ConfigFile file = ConfigFile::read(directory / "config.yaml");
-  for (const std::string& use : file.stage_names()) {
-    if (use.rfind("evaluate.", 0) != 0) continue;
-    for (const char* name : {"extractor", "weights"}) {
-      if (options.has(name)) {
-        changes.push_back("stages." + use + "." + name + "=" + options.get<std::string>(name));
-      }
-    }
-  }
-  const auto loaded =
-      LoadedConfig::load(directory / "config.yaml", changes, options.paths("plugin-path"));
-  Pipeline pipeline(loaded->config);
-  auto* trainer = dynamic_cast<TrainStage*>(pipeline.end());
-  if (trainer == nullptr) throw DataError(directory.string() + ": the run has no train.* stage");
-  if (pipeline.evaluators().empty()) {
-    throw ConfigError((directory / "config.yaml").string() +
-                      ": has no evaluate.* stage; add one to its stages, e.g. `- {use: "
-                      "evaluate.quality}`");
-  }
-  const ThreadSplit threads =
-      split_threads(loaded->config.run.threads, false, uses_gpu(loaded->config.run.device));
-  pipeline.set_evaluation_threads(threads.data);
-  Log log;
-  log.set_quiet(options.has("json"));
-  const RunInfo run = make_run_info(pipeline, threads.end, {});
-  const std::unique_ptr<Snapshot> snapshot = trainer->load_snapshot(run, path);
-  for (const Pipeline::Evaluator& evaluator : pipeline.evaluators()) {
-    EvaluateContext context{run, pipeline, log, signals.token()};
-    const std::string record = evaluator.stage->evaluate(*snapshot, context);
-    if (signals.token().stop_requested()) throw InterruptedError("stopped on request");
-    if (options.has("json")) {
-      std::cout << record << '\n';
-      continue;
-    }
-    const Json json = Json::parse(record);
-    std::cout << evaluator.address << " at step " << snapshot->step() << '\n';
-    for (const char* part : {"metrics", "accuracy"}) {
-      if (!json.contains(part)) continue;
-      for (const auto& [name, value] : json[part].items()) {
-        std::cout << "  " << name << ": " << figure_text(value) << '\n';
-      }
-    }
-  }
-  return 0;
-}
-
 int sample(const std::vector<std::string>& arguments) {
   Options options("gan-pipeline sample CHECKPOINT|RUN_DIR --out FILE|DIR [options]",
                   "Draws images from a trained generator: a grid in one PNG, or single PNGs.");
@@ -331,7 +249,7 @@ int main(int argc, char** argv) {
        {"inspect", "list stages, or tell all about one", gp::inspect},
        {"graph", "print the graph of a configuration", gp::graph},
        {"bench", "say what the stages cost and which one is the bottleneck", gp::bench_command},
-       {"evaluate", "measure a trained state", gp::evaluate},
+       {"evaluate", "compare two sets of images, or measure a trained state", gp::evaluate_command},
        {"sample", "draw images from a trained state", gp::sample},
        {"replay", "one sample, stage by stage, as training saw it", gp::replay_command},
        {"version", "version, compiler and headers", gp::version}},

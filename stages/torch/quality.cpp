@@ -12,6 +12,7 @@
 
 #include "pipeline/error.hpp"
 #include "pipeline/log.hpp"
+#include "stages/torch/compare_sets.hpp"
 #include "stages/torch/compute_device.hpp"
 #include "stages/torch/feature_set.hpp"
 #include "stages/torch/stages.hpp"
@@ -329,6 +330,13 @@ std::string QualityStage::evaluate(Snapshot& snapshot, EvaluateContext& context)
       (held_out ? percent(held_out->accuracy) + " of held-out reals, " : std::string()) +
       percent(fakes.accuracy) + " of fakes; " + number(watch.seconds(), "%.0f") + " s");
   return record.dump();
+}
+
+std::string QualityStage::compare(const Comparison& comparison, const RunInfo& run, Log& log,
+                                  std::stop_token stop) {
+  const ThreadCount threads(run.threads);
+  extractor_->to(resolve_device(run.device));
+  return compare_sets(comparison, *extractor_, options_.compare, log, std::move(stop));
 }
 
 StageInfo quality_stage_info() {

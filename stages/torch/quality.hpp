@@ -62,6 +62,9 @@ class QualityStage : public EvaluateStage {
   /// The record, one JSON object; "" when `context.stop` was asked for. Throws DataError when a
   /// stream has fewer than two images or images of another shape than the snapshot's.
   std::string evaluate(Snapshot& snapshot, EvaluateContext& context) override;
+  /// As compare_sets, with the figures that the parameters ask for.
+  std::string compare(const Comparison& comparison, const RunInfo& run, Log& log,
+                      std::stop_token stop) override;
 
  private:
   QualityOptions options_;
