@@ -118,27 +118,25 @@ void Batcher::finish_batch() {
 
 std::shared_ptr<const std::uint8_t[]> Batcher::gather_pixels(ImageShape shape) {
   const std::size_t bytes = shape.bytes();
-  if (options_.mixed_shapes) {
-    const auto pixels = std::make_shared_for_overwrite<std::uint8_t[]>(gathered_.size() * bytes);
-    for (std::size_t i = 0; i < gathered_.size(); ++i) {
-      std::memcpy(pixels.get() + i * bytes, gathered_[i]->image.pixels().data(), bytes);
-    }
-    return pixels;
-  }
-  bool in_place = true;
-  for (std::size_t i = 0; i < gathered_.size(); ++i) {
+  const bool mixed = options_.mixed_shapes;
+  bool in_place = !mixed;
+  for (std::size_t i = 0; i < gathered_.size() && in_place; ++i) {
     const Sample& sample = *gathered_[i];
-    in_place =
-        in_place && sample.slab == gathered_[0]->slab && static_cast<std::size_t>(sample.slot) == i;
+    in_place = sample.slab == gathered_[0]->slab && static_cast<std::size_t>(sample.slot) == i;
   }
   if (in_place) return gathered_[0]->slab;
-  // A reject earlier in the epoch shifted the samples against their slabs.
-  const std::shared_ptr<std::uint8_t[]> slab = slabs_->take();
+  // Samples have their own images, or a reject earlier in the epoch shifted them against their
+  // slabs.
+  const std::shared_ptr<std::uint8_t[]> pixels =
+      mixed ? std::make_shared_for_overwrite<std::uint8_t[]>(gathered_.size() * bytes)
+            : slabs_->take();
   for (std::size_t i = 0; i < gathered_.size(); ++i) {
     const Sample& sample = *gathered_[i];
-    std::memcpy(slab.get() + i * bytes, sample.slab.get() + sample.slot * bytes, bytes);
+    const std::uint8_t* from =
+        mixed ? sample.image.pixels().data() : sample.slab.get() + sample.slot * bytes;
+    std::memcpy(pixels.get() + i * bytes, from, bytes);
   }
-  return slab;
+  return pixels;
 }
 
 void Batcher::finish_epoch(const Sample& last) {

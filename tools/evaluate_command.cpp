@@ -1,7 +1,11 @@
+#include <unistd.h>
+
+#include <chrono>
 #include <cstdio>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <thread>
 
 #include "pipeline/error.hpp"
 #include "tools/commands.hpp"
@@ -22,6 +26,15 @@ constexpr std::pair<const char*, const char*> kParameters[] = {{"extractor", "ex
                                                                {"count", "n_fake"},
                                                                {"seed", "seed"}};
 
+/// Ends the process when a stop that was asked for takes long: an eigen-decomposition cannot be
+/// interrupted, and there is nothing to save.
+void leave_soon() {
+  std::thread([] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1500));
+    _exit(static_cast<int>(ExitCode::kInterrupted));
+  }).detach();
+}
+
 std::string figure_text(const Json& value) {
   if (!value.is_number()) return value.dump();
   char text[32];
@@ -34,8 +47,8 @@ int evaluate_run(const Options& options, const fs::path& path, std::stop_token s
   const fs::path directory = run_directory_of(path);
   if (directory.empty()) {
     throw DataError(path.string() +
-                    ": is a checkpoint outside of a run directory, so there is no configuration "
-                    "that says what to compare it with; give a second set with --against");
+                    ": is neither a run directory nor a checkpoint in one (no config.yaml found), "
+                    "so nothing says what to compare it with; give that with --against");
   }
   std::vector<std::string> changes = config_overrides(options);
   const ConfigFile file = ConfigFile::read(directory / "config.yaml");
@@ -205,6 +218,7 @@ int evaluate_command(const std::vector<std::string>& arguments) {
       "json", "print the record as JSON");
   if (!options.parse(arguments)) return 0;
   const StopOnSignal signals;
+  const std::stop_callback on_stop(signals.token(), leave_soon);
   const fs::path path = options.get<std::string>("A");
   if (options.has("against") || options.has("save-statistics")) {
     return compare(options, path, signals.token());

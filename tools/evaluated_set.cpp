@@ -97,8 +97,8 @@ SetKind set_kind_of(const fs::path& path) {
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
   if (fs::is_directory(status)) {
-    if (fs::is_regular_file(path / "config.yaml", error) &&
-        (fs::exists(path / "checkpoints", error) || fs::exists(path / "run.json", error))) {
+    if (fs::exists(path / "checkpoints/index.json", error) ||
+        (fs::exists(path / "config.yaml", error) && fs::exists(path / "run.json", error))) {
       return SetKind::kRun;
     }
     return is_manifest(path / "manifest.json") ? SetKind::kShards : SetKind::kFolder;

@@ -35,13 +35,18 @@ struct MeasuredSet {
   std::uint64_t rejected = 0;
   bool cached = false;
   std::string digest;
-
-  /// Nothing: the count is not known.
-  std::optional<bool> rank_deficient() const {
-    if (!count) return std::nullopt;
-    return features.statistics.rank_deficient();
-  }
 };
+
+/// Whether a covariance is incomplete for want of images; null where their number is not known.
+Json rank_deficient(const MeasuredSet& judged, const MeasuredSet* reference) {
+  bool known = true;
+  for (const MeasuredSet* set : {&judged, reference}) {
+    if (set == nullptr) continue;
+    if (set->count && set->features.statistics.rank_deficient()) return true;
+    known = known && set->count;
+  }
+  return known ? Json(false) : Json();
+}
 
 std::string number(const char* format, double value) {
   char text[64];
@@ -242,7 +247,6 @@ class SetComparison {
     json["n_fake"] = count(judged);
     Json sets = {{"fake", describe(comparison_.judged, judged)}};
     Json digests = {{"fake", judged.digest}};
-    std::optional<bool> rank_deficient = judged.rank_deficient();
     std::uint64_t rejected = judged.rejected;
     if (reference != nullptr) {
       FeatureComparison figures;
@@ -257,13 +261,10 @@ class SetComparison {
       json["settings"] = figures.settings;
       sets["real"] = describe(*comparison_.reference, *reference);
       digests["real"] = reference->digest;
-      const std::optional<bool> other = reference->rank_deficient();
-      if (!other || (rank_deficient && *other)) rank_deficient = other;
-      if (judged.rank_deficient().value_or(false)) rank_deficient = true;
       rejected += reference->rejected;
     }
     digests["extractor"] = extractor_.digest();
-    json["rank_deficient"] = rank_deficient ? Json(*rank_deficient) : Json();
+    json["rank_deficient"] = rank_deficient(judged, reference);
     json["rejected"] = rejected;
     json["sets"] = std::move(sets);
     json["digests"] = std::move(digests);

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <mutex>
 
@@ -356,6 +357,92 @@ TEST(Graph, ImagesWithoutOneSizeAreRefused) {
   EXPECT_THROW(
       GraphStream(source, chain, std::make_shared<SampleOrder>(source, 1, true), options(1)),
       ConfigError);
+}
+
+/// Images of 1x1 to 3x4 pixels; three neighbours have the same shape.
+class MixedSource : public testing::FakeSource {
+ public:
+  using FakeSource::FakeSource;
+  static ImageShape shape(std::uint64_t item) {
+    return {static_cast<int>(1 + item / 3 % 3), static_cast<int>(1 + item / 9 % 4)};
+  }
+  ImageShape output_shape() const override { return {}; }
+  void read(std::uint64_t item, StageOutput& out) const override {
+    if (bad_items.count(item) > 0) throw SampleError("item is bad");
+    if (item % 5 == 0) std::this_thread::sleep_for(1ms);  // threads overtake each other
+    const ImageView image = out.image(shape(item).height, shape(item).width);
+    std::memset(image.data, static_cast<int>(item % 251), shape(item).bytes());
+  }
+};
+
+TEST(Graph, ABatchOfMixedShapesEndsWhereTheShapeChanges) {
+  std::vector<Delivered> runs;
+  for (const int threads : {1, 2, 8}) {
+    MixedSource source(60);
+    source.bad_items = {4, 5, 9, 59};
+    const TransformChain chain(source, "source.fake", {}, 1);
+    GraphOptions mixed = options(threads, 2);
+    mixed.keep_last = true;
+    mixed.mixed_shapes = true;
+    mixed.max_in_flight = 4;
+    GraphStream stream(source, chain, std::make_shared<SampleOrder>(source, 1, false), mixed);
+    Delivered run;
+    while (const auto batch = stream.next()) {
+      testing::take(*batch, run);
+      EXPECT_LE(batch->count, 2);
+      for (int i = 0; i < batch->count; ++i) {
+        const std::uint64_t item = std::stoull(batch->keys[static_cast<std::size_t>(i)].substr(4));
+        EXPECT_EQ(batch->shape, MixedSource::shape(item));
+        EXPECT_EQ(batch->image(i).row(batch->shape.height - 1)[batch->shape.width * 3 - 1], item);
+      }
+    }
+    EXPECT_LE(stream.peak_live_samples(), 5);
+    runs.push_back(std::move(run));
+  }
+  EXPECT_EQ(runs[0].keys.size(), 56U);
+  EXPECT_TRUE(std::is_sorted(runs[0].positions.begin(), runs[0].positions.end(),
+                             [](auto a, auto b) { return a.next < b.next; }));
+  // {0, 1} {2} {3} {6, 7} {8} {10, 11}; item 9 was read before the batch of 8 ended.
+  const std::vector<StreamPosition> first(runs[0].positions.begin(), runs[0].positions.begin() + 6);
+  EXPECT_EQ(first, (std::vector<StreamPosition>{{0, 2}, {0, 3}, {0, 6}, {0, 8}, {0, 10}, {0, 12}}));
+  for (const Delivered& run : runs) {
+    EXPECT_EQ(run.keys, runs[0].keys);
+    EXPECT_EQ(run.pixels, runs[0].pixels);
+    EXPECT_EQ(run.rejects, runs[0].rejects);
+    EXPECT_EQ(run.positions, runs[0].positions);
+    ASSERT_EQ(run.epochs.size(), 1U);
+    EXPECT_EQ(run.epochs[0].batched, 56U);
+  }
+}
+
+TEST(Graph, MixedShapesOfOneShapeAreBatchedAsEver) {
+  FakePipeline plain(20, {testing::add_noise}), mixed(20, {testing::add_noise});
+  GraphOptions both = options(2, 8);
+  const Delivered expected = drain(*plain.open(both));
+  both.mixed_shapes = true;
+  const Delivered found = drain(*mixed.open(both));
+  EXPECT_EQ(found.pixels, expected.pixels);
+  EXPECT_EQ(found.positions, expected.positions);
+}
+
+TEST(Batcher, LargeImagesHaveABatchOfTheirOwn) {
+  const ImageShape shape{3000, 4000};  // 36 MB: two are more than kLargestMixedBatch
+  Batcher::Options mixed;
+  mixed.batch_size = 8;
+  mixed.keep_last = true;
+  mixed.mixed_shapes = true;
+  std::vector<int> counts;
+  Batcher batcher(
+      mixed, std::make_shared<SlabPool>(0),
+      [&](const std::shared_ptr<Batch>& batch) { counts.push_back(batch->count); }, [](int) {});
+  for (std::uint64_t i = 0; i < 3; ++i) {
+    const auto sample = std::make_shared<Sample>();
+    sample->position = i;
+    sample->ends_epoch = i == 2;
+    sample->image = Image(shape.height, shape.width);
+    batcher.add(sample);
+  }
+  EXPECT_EQ(counts, (std::vector<int>{1, 1, 1, 0}));
 }
 
 // A credit that comes back while the graph ends must not start a task that outlives its nodes.

@@ -256,7 +256,7 @@ TEST_F(BadInput, EmptyArguments) {
   const std::pair<const char*, const char*> rows[] = {
       {"gan-pipeline run ''", "CONFIG is empty"},
       {"gan-pipeline run train.yaml --out ''", "--out is empty"},
-      {"gan-pipeline evaluate ''", "RUN is empty"},
+      {"gan-pipeline evaluate ''", "A is empty"},
       {"gan-pipeline sample '' --out x.png", "CHECKPOINT is empty"},
       {"gan-pipeline sample runs/00000-t --out ''", "--out is empty"},
       {"gan-pipeline inspect ''", "STAGE is empty"},
