@@ -157,8 +157,8 @@ void EvaluatedSet::open_images(const std::string& source) {
   stage.mark = Mark{path_.string(), 0, 0};
   try {
     pipeline_ = std::make_unique<Pipeline>(loaded_->config);
-  } catch (const DataError& error) {
-    throw DataError(std::string(error.what()) + "\n  " + accepted());
+  } catch (const Error& error) {
+    throw Error(error.exit_code(), std::string(error.what()) + "\n  " + accepted());
   }
 }
 
