@@ -123,8 +123,8 @@ Params evaluation_params(const Options& options, const StageInfo& info, const St
     const std::size_t equals = text.find('=');
     if (!text.starts_with(prefix) || equals == std::string::npos) {
       throw ConfigError("--set " + text + ": a comparison of two sets has the values " + prefix +
-                        "NAME=VALUE only, e.g. " + prefix + "jackknife=10; `gan-pipeline inspect " +
-                        kStage + "` lists them");
+                        "NAME=VALUE only, e.g. " + prefix +
+                        "kernel_distance=false; `gan-pipeline inspect " + kStage + "` lists them");
     }
     overrides[text.substr(prefix.size(), equals - prefix.size())] = text.substr(equals + 1);
   }
