@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <iomanip>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -180,8 +181,8 @@ int compare(const Options& options, const fs::path& path, std::stop_token stop) 
     std::cout << record << '\n';
   } else if (reference) {
     const Json metrics = Json::parse(record)["metrics"];
-    std::printf("%s: %.6f\n", metrics["name"].get<std::string>().c_str(),
-                metrics["frechet_distance"].get<double>());
+    std::cout << metrics["name"].get<std::string>() << ": " << std::fixed << std::setprecision(6)
+              << metrics["frechet_distance"].get<double>() << '\n';
   } else {
     std::cout << save.string() << '\n';
   }

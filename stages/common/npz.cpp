@@ -155,7 +155,8 @@ void convert(std::span<const std::uint8_t> bytes, bool swapped, std::vector<doub
 /// The zip while it is read, member by member.
 class NpzReader {
  public:
-  explicit NpzReader(const fs::path& path) : path_(path), archive_(archive_read_new()) {
+  explicit NpzReader(const fs::path& path)
+      : path_(path), owner_(archive_read_new(), archive_read_free), archive_(owner_.get()) {
     if (archive_ == nullptr) throw std::bad_alloc();
     // By the directory at its end, as NumPy reads it: a file that was cut off has none.
     archive_read_support_format_zip_seekable(archive_);
@@ -163,10 +164,6 @@ class NpzReader {
       fail_reading();
     }
   }
-  ~NpzReader() { archive_read_free(archive_); }
-  NpzReader(const NpzReader&) = delete;
-  NpzReader& operator=(const NpzReader&) = delete;
-
   /// Goes to the next member; false: there is none. Its name is member().
   bool next() {
     archive_entry* entry = nullptr;
@@ -208,6 +205,7 @@ class NpzReader {
   }
 
   const fs::path& path_;
+  std::unique_ptr<struct archive, int (*)(struct archive*)> owner_;
   struct archive* archive_;
   std::string member_;
 };
@@ -323,15 +321,14 @@ std::string npy(const std::string& descr, const std::vector<std::int64_t>& shape
 /// A zip while it is written, to memory.
 class NpzWriter {
  public:
-  NpzWriter() : archive_(archive_write_new()) {
+  NpzWriter() : owner_(archive_write_new(), archive_write_free), archive_(owner_.get()) {
     if (archive_ == nullptr) throw std::bad_alloc();
     check(archive_write_set_format_zip(archive_));
     check(archive_write_zip_set_compression_store(archive_));
     check(archive_write_set_bytes_in_last_block(archive_, 1));
     check(archive_write_open(archive_, this, nullptr, append, nullptr));
   }
-  ~NpzWriter() { archive_write_free(archive_); }
-  NpzWriter(const NpzWriter&) = delete;
+  NpzWriter(const NpzWriter&) = delete;  // libarchive holds a pointer to it
   NpzWriter& operator=(const NpzWriter&) = delete;
 
   void add(const std::string& name, const std::string& data) {
@@ -369,8 +366,9 @@ class NpzWriter {
                    (text != nullptr ? text : "unknown error"));
   }
 
+  std::vector<std::uint8_t> bytes_;  ///< before owner_, which may still write when it goes
+  std::unique_ptr<struct archive, int (*)(struct archive*)> owner_;
   struct archive* archive_;
-  std::vector<std::uint8_t> bytes_;
 };
 
 }  // namespace

@@ -78,7 +78,9 @@ class SetComparison {
       save_statistics(comparison_.save_statistics, judged.features.statistics, extractor_);
     }
     if (comparison_.reference) measure(*comparison_.reference, reference);
-    return record(judged, comparison_.reference ? &reference : nullptr).dump();
+    // Paths may hold any bytes.
+    return record(judged, comparison_.reference ? &reference : nullptr)
+        .dump(-1, ' ', false, Json::error_handler_t::replace);
   }
 
  private:
@@ -196,8 +198,7 @@ class SetComparison {
     throw DataError(set.name + ": holds " + (found == 0 ? "no image" : images(found)) +
                     " that can be used; a covariance needs at least " +
                     std::to_string(kLeastImages) +
-                    ", and a distance that means something "
-                    "thousands");
+                    ", and a distance that means something thousands");
   }
 
   void progress(const ImageSet& set, std::int64_t added) {
@@ -277,8 +278,7 @@ class SetComparison {
     if (json["rank_deficient"] == true) {
       log_.warn(
           extractor_.distance() +
-          " is taken from fewer images than its features have "
-          "dimensions (" +
+          " is taken from fewer images than its features have dimensions (" +
           std::to_string(extractor_.dimensions()) +
           "): the covariances are incomplete and the distance comes out too large. Compare it "
           "only with distances from the same numbers of images; more images help.");

@@ -158,11 +158,11 @@ TEST_F(Evaluate, TwoFoldersGiveOneLine) {
 }
 
 TEST_F(Evaluate, ImagesReachTheNetworkAtTheirOwnSizeFromFoldersAndArchives) {
-  // The same images as a folder and as a zip, one of them not decodable.
-  fs::copy(*folder_ / "a", *folder_ / "broken", fs::copy_options::recursive);
-  std::ofstream(*folder_ / "broken/5b.jpg") << "no picture";
+  // The same images as a folder, whose name is not UTF-8, and as a zip; one is not decodable.
+  fs::copy(*folder_ / "a", *folder_ / "\xFF broken", fs::copy_options::recursive);
+  std::ofstream(*folder_ / "\xFF broken/5b.jpg") << "no picture";
   const ToolResult result =
-      evaluate(at("broken") + " --against " + at("a.zip") + " --json --threads 1");
+      evaluate(at("\xFF broken") + " --against " + at("a.zip") + " --json --threads 1");
   ASSERT_EQ(result.exit_code, 0) << result.err;
   EXPECT_CONTAINS(result.err, "'5b.jpg' is left out: not an image in a known format");
   EXPECT_CONTAINS(result.err, "broken: 1 of 11 images could not be used");
