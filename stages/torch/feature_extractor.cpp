@@ -136,6 +136,9 @@ class InceptionV3Extractor : public FeatureExtractor {
     });
     return result;
   }
+  at::Tensor unbiased_logits(const at::Tensor& features) const override {
+    return network_.unbiased_logits(features.to(device())).cpu();
+  }
 
  private:
   at::Tensor input(const std::uint8_t* images, ImageShape shape, int count) const {

@@ -30,6 +30,9 @@ class FeatureExtractor {
   /// Features of `count` images (uint8 NHWC, RGB, any size): float [count, dimensions()] on the
   /// CPU. A function of the images alone, up to rounding that depends on batch size and threads.
   virtual at::Tensor features(const std::uint8_t* images, ImageShape shape, int count) = 0;
+  /// Class scores of such features, before softmax and without the bias: float [count, classes] on
+  /// the CPU. Undefined where the Inception score is not taken from this network.
+  virtual at::Tensor unbiased_logits(const at::Tensor& /*features*/) const { return {}; }
 };
 
 /// The names `make_feature_extractor` knows.

@@ -165,7 +165,7 @@ InceptionV3::InceptionV3(const Safetensors& weights, const std::string& where) {
     blocks_.push_back(std::move(block));
   }
   fc_weight_ = loader.take("fc.weight", {kClasses, kFeatures});
-  fc_bias_ = loader.take("fc.bias", {kClasses});
+  loader.take("fc.bias", {kClasses});  // part of the file, but of no metric
   loader.refuse_others();
   loader.finish(where, "FID's Inception-v3",
                 "Expected pytorch-fid's pt_inception-2015-12-05-6726825d.pth, converted by "
@@ -226,7 +226,6 @@ void InceptionV3::to(at::Device device) {
     }
   }
   fc_weight_ = fc_weight_.to(device);
-  fc_bias_ = fc_bias_.to(device);
   if (device.is_cpu()) prepare_for_cpu();
 }
 
@@ -279,10 +278,10 @@ at::Tensor InceptionV3::features(const at::Tensor& images) const {
   return x.mean({2, 3});
 }
 
-at::Tensor InceptionV3::logits(const at::Tensor& features) const {
+at::Tensor InceptionV3::unbiased_logits(const at::Tensor& features) const {
   const at::NoGradGuard no_grad;
   const at::NoTF32Guard no_tf32;
-  return at::linear(features, fc_weight_, fc_bias_);
+  return at::linear(features, fc_weight_);
 }
 
 }  // namespace gp

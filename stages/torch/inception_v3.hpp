@@ -37,8 +37,9 @@ class InceptionV3 {
   /// `images`: float [N,3,299,299] on device(), in [-1, 1]. Returns the global average pool
   /// [N,2048], float, on device().
   at::Tensor features(const at::Tensor& images) const;
-  /// Class scores (before softmax) [N,1008] of such features.
-  at::Tensor logits(const at::Tensor& features) const;
+  /// Class scores before softmax and without the bias [N,1008] of such features, on device():
+  /// what an Inception score is taken from.
+  at::Tensor unbiased_logits(const at::Tensor& features) const;
 
  private:
   enum class Pool { kNone, kAverage, kMax, kMaxStride2 };
@@ -66,7 +67,6 @@ class InceptionV3 {
 
   std::vector<Block> blocks_;
   at::Tensor fc_weight_;
-  at::Tensor fc_bias_;
 };
 
 }  // namespace gp

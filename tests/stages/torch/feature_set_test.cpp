@@ -51,6 +51,9 @@ TEST(FeatureCollector, AboveItsCapacityKeepsASampleWhicheverTheBlocks) {
     EXPECT_NEAR(inside.sum().item<double>(), 25, 4 * 3.8) << quarter;
   }
   EXPECT_NEAR(numbers.mean().item<double>(), 199.5, 40);
+  const std::vector<std::int64_t> places = FeatureCollector::kept_places(400, 100);
+  EXPECT_TRUE(at::equal(numbers, at::tensor(places).to(at::kFloat)));
+  EXPECT_EQ(FeatureCollector::kept_places(3, 100), (std::vector<std::int64_t>{0, 1, 2}));
 }
 
 TEST(FeatureCollector, RefusesWhatHasNoMeaning) {
