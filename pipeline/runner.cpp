@@ -4,10 +4,13 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <ctime>
 #include <fstream>
+#include <map>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <thread>
@@ -15,6 +18,7 @@
 #include "pipeline/build_id.hpp"
 #include "pipeline/error.hpp"
 #include "pipeline/files.hpp"
+#include "pipeline/latest_worker.hpp"
 #include "pipeline/replay.hpp"
 
 namespace gp {
@@ -158,7 +162,10 @@ fs::path run_pipeline(const LoadedConfig& loaded, const RunRequest& request, Log
   }
   Calibration rates;
   const ThreadSplit threads = choose_threads(pipeline, log, &rates);
-  pipeline.set_evaluation_threads(threads.data);
+  const bool beside = std::any_of(pipeline.evaluators().begin(), pipeline.evaluators().end(),
+                                  [](const auto& e) { return !e.stage->blocking(); });
+  // Beside training, the data threads have their work.
+  pipeline.set_evaluation_threads(beside ? 1 : threads.data);
 
   fs::path directory;
   if (!request.out.empty()) {
@@ -178,25 +185,55 @@ fs::path run_pipeline(const LoadedConfig& loaded, const RunRequest& request, Log
 
   const RunInfo run = make_run_info(pipeline, threads.end, directory);
   const std::unique_ptr<Trace> trace = request.trace.empty() ? nullptr : std::make_unique<Trace>();
-  Trace::Track* evaluation_track =
-      trace && !pipeline.evaluators().empty() ? &trace->add_track("evaluation") : nullptr;
   std::unique_ptr<BatchStream> batches = pipeline.open_stream(threads.data, trace.get());
   EndContext context{run, stream, *batches, log, request.stop, request.max_steps, {}};
+  std::mutex evaluation_file;
+  const auto evaluate = [&](const Pipeline::Evaluator& evaluator, Trace::Track* track,
+                            Snapshot& snapshot, const std::stop_token& stop,
+                            std::vector<std::uint64_t> skipped) {
+    EvaluateContext evaluation{run, pipeline, log, stop, std::move(skipped)};
+    const Trace::Clock::time_point start = Trace::Clock::now();
+    const std::string record = evaluator.stage->evaluate(snapshot, evaluation);
+    if (track != nullptr) track->add(trace->name(evaluator.address), start, Trace::Clock::now());
+    // A stopped evaluation has no record.
+    if (directory.empty() || record.empty()) return;
+    const std::lock_guard lock(evaluation_file);
+    append_line(directory / "evaluation.jsonl", record);
+  };
+  Trace::Track* blocking_track = nullptr;
+  struct Beside {
+    Trace::Track* track = nullptr;
+    std::unique_ptr<LatestWorker> worker;
+  };
+  // Of the evaluators that training does not wait for.
+  std::map<const EvaluateStage*, Beside> workers;
+  for (const Pipeline::Evaluator& evaluator : pipeline.evaluators()) {
+    if (evaluator.stage->blocking()) {
+      if (trace && blocking_track == nullptr) blocking_track = &trace->add_track("evaluation");
+    } else {
+      workers[evaluator.stage.get()] = {
+          trace ? &trace->add_track("evaluation beside training") : nullptr,
+          std::make_unique<LatestWorker>(request.stop)};
+    }
+  }
   context.epoch_done = [&](std::uint32_t epochs_done, bool last,
                            const std::function<std::unique_ptr<Snapshot>()>& make) {
+    for (const auto& [stage, beside_it] : workers) beside_it.worker->check();
     std::unique_ptr<Snapshot> snapshot;
     for (const Pipeline::Evaluator& evaluator : pipeline.evaluators()) {
       if (request.stop.stop_requested() || !evaluator.stage->due(epochs_done, last)) continue;
-      if (!snapshot) snapshot = make();
-      EvaluateContext evaluation{run, pipeline, log, request.stop};
-      const Trace::Clock::time_point start = Trace::Clock::now();
-      const std::string record = evaluator.stage->evaluate(*snapshot, evaluation);
-      if (evaluation_track != nullptr) {
-        evaluation_track->add(trace->name(evaluator.address), start, Trace::Clock::now());
+      if (const auto found = workers.find(evaluator.stage.get()); found != workers.end()) {
+        // A snapshot of its own: they are not thread-safe.
+        const std::shared_ptr<Snapshot> own = make();
+        found->second.worker->submit(
+            own->step(), [&evaluate, &evaluator, own, track = found->second.track](
+                             std::vector<std::uint64_t> skipped, const std::stop_token& stop) {
+              evaluate(evaluator, track, *own, stop, std::move(skipped));
+            });
+        continue;
       }
-      // A stopped evaluation has no record.
-      if (!directory.empty() && !record.empty())
-        append_line(directory / "evaluation.jsonl", record);
+      if (!snapshot) snapshot = make();
+      evaluate(evaluator, blocking_track, *snapshot, request.stop, {});
     }
   };
   const auto write_trace = [&] {
@@ -209,7 +246,9 @@ fs::path run_pipeline(const LoadedConfig& loaded, const RunRequest& request, Log
   };
   try {
     pipeline.end()->run(context);
+    for (const auto& [stage, beside_it] : workers) beside_it.worker->wait();
   } catch (...) {
+    workers.clear();  // a run that failed waits for no score
     try {
       write_trace();  // shows what led to the failure
     } catch (const Error& error) {

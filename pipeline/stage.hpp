@@ -245,6 +245,9 @@ struct EvaluateContext {
   StreamFactory& streams;
   Log& log;
   std::stop_token stop;
+  /// Beside training: the steps of the snapshots that were due since the last evaluation and have
+  /// been passed over, because this one came before their turn.
+  std::vector<std::uint64_t> skipped = {};
 };
 
 /// One of two sets of images that are compared. Which of `open`, `snapshot` and `statistics` is set
@@ -285,6 +288,10 @@ class EvaluateStage : public Stage {
   virtual void check(const StreamInfo& /*stream*/, StreamFactory& /*streams*/) const {}
   /// Whether to evaluate after `epochs_done` epochs.
   virtual bool due(std::uint32_t epochs_done, bool last) const = 0;
+  /// Whether training waits for evaluate(). Otherwise that runs beside it on a thread of its own,
+  /// one evaluation of this stage at a time; if several snapshots are due meanwhile, the last is
+  /// taken.
+  virtual bool blocking() const { return true; }
   /// Measures and returns one JSON object (a line of evaluation.jsonl); also tells `log`. Returns
   /// nothing when it was stopped.
   virtual std::string evaluate(Snapshot& snapshot, EvaluateContext& context) = 0;
