@@ -14,6 +14,7 @@
 #include "stages/torch/efficientnet_lite.hpp"
 #include "stages/torch/inception_v3.hpp"
 #include "stages/torch/safetensors.hpp"
+#include "stages/torch/torchscript_extractor.hpp"
 
 namespace gp {
 namespace {
@@ -22,6 +23,7 @@ namespace fs = std::filesystem;
 
 constexpr char kEfficientNetLite0[] = "efficientnet_lite0";
 constexpr char kInceptionV3[] = "inception_v3";
+constexpr char kTorchScript[] = "torchscript";
 constexpr char kClean[] = "clean";
 constexpr char kLegacyPytorch[] = "legacy_pytorch";
 constexpr char kLegacyTensorflow[] = "legacy_tensorflow";
@@ -173,12 +175,15 @@ std::string where_weights_come_from(const std::string& name) {
     return "tools/fetch_weights downloads it, or tools/convert_weights.py makes it from "
            "pytorch-fid's pt_inception-2015-12-05-6726825d.pth";
   }
+  if (name == kTorchScript) return "torch.jit.save makes it";
   return "tools/bootstrap makes it";
 }
 
 }  // namespace
 
-std::vector<std::string> feature_extractor_names() { return {kEfficientNetLite0, kInceptionV3}; }
+std::vector<std::string> feature_extractor_names() {
+  return {kEfficientNetLite0, kInceptionV3, kTorchScript};
+}
 
 std::vector<std::string> feature_protocol_names() {
   return {kClean, kLegacyPytorch, kLegacyTensorflow};
@@ -191,6 +196,11 @@ fs::path find_weights(const std::string& name, const fs::path& given) {
     throw DataError(given.string() +
                     ": there is no such weights file (parameter 'weights' of the evaluation); " +
                     where_weights_come_from(name));
+  }
+  if (name == kTorchScript) {
+    throw DataError(
+        "the extractor 'torchscript' is a file of your own: give it as `weights` of the "
+        "evaluation");
   }
   std::vector<fs::path> folders;
   if (const char* folder = std::getenv("GAN_PIPELINE_WEIGHTS"); folder != nullptr && *folder) {
@@ -214,7 +224,8 @@ fs::path find_weights(const std::string& name, const fs::path& given) {
 
 std::unique_ptr<FeatureExtractor> make_feature_extractor(const std::string& name,
                                                          const fs::path& weights,
-                                                         const std::string& protocol) {
+                                                         const std::string& protocol,
+                                                         const TorchScriptInput& input) {
   if (name == kEfficientNetLite0) {
     check_feature_protocol(name, protocol);
     return std::make_unique<EfficientNetLite0Extractor>(weights);
@@ -222,6 +233,10 @@ std::unique_ptr<FeatureExtractor> make_feature_extractor(const std::string& name
   if (name == kInceptionV3) {
     check_feature_protocol(name, protocol);
     return std::make_unique<InceptionV3Extractor>(weights, protocol.empty() ? kClean : protocol);
+  }
+  if (name == kTorchScript) {
+    check_feature_protocol(name, protocol);
+    return load_torchscript_extractor(weights, input);
   }
   throw std::invalid_argument("no feature extractor '" + name + "'");
 }

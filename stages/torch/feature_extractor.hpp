@@ -54,11 +54,19 @@ void check_feature_protocol(const std::string& extractor, const std::string& pro
 /// tried.
 std::filesystem::path find_weights(const std::string& name, const std::filesystem::path& given);
 
+/// What a network given as TorchScript takes: see torchscript_extractor.hpp.
+struct TorchScriptInput {
+  int size = 224;   ///< pixels, of both sides
+  double low = -1;  ///< the value of a black pixel
+  double high = 1;  ///< of a white one
+};
+
 /// Loads the extractor, on the CPU. Throws DataError when the file is not what it should be, and
 /// ConfigError as check_feature_protocol does.
 std::unique_ptr<FeatureExtractor> make_feature_extractor(const std::string& name,
                                                          const std::filesystem::path& weights,
-                                                         const std::string& protocol = {});
+                                                         const std::string& protocol = {},
+                                                         const TorchScriptInput& input = {});
 
 /// What networks trained on photographs of `size` x `size` see of an image of any size: squashed by
 /// antialiased bicubic interpolation in float32, clamped to 0..255, not rounded.

@@ -7,10 +7,9 @@
 #include <cmath>
 #include <limits>
 #include <string>
-#include <vector>
 
 #include "pipeline/error.hpp"
-#include "stages/torch/random_subsets.hpp"
+#include "stages/torch/bootstrap.hpp"
 
 namespace gp {
 namespace {
@@ -147,36 +146,46 @@ FeatureStatistics feature_statistics(const at::Tensor& features) {
   return accumulator.finish();
 }
 
-double frechet_standard_error(const at::Tensor& a, const at::Tensor& b, int groups,
+double frechet_standard_error(const at::Tensor& a, const at::Tensor& b, int resamples,
                               const std::function<void()>& before_each) {
   const at::NoGradGuard no_grad;
-  for (const at::Tensor& set : {a, b}) {
-    if (groups < 2 || set.dim() != 2 || set.size(0) < groups || set.size(0) < 4) {
-      throw DataError("jackknife of a Frechet distance: " + std::to_string(groups) +
-                      " groups of features of shape " + c10::str(set.sizes()) +
-                      "; it needs 2 or more groups, and vectors for each and at least 4");
-    }
+  if (resamples < 2 || a.dim() != 2 || b.dim() != 2 || a.size(1) != b.size(1) ||
+      std::min(a.size(0), b.size(0)) < 4) {
+    throw DataError("bootstrap of a Frechet distance: " + std::to_string(resamples) +
+                    " resamples of features of shapes " + c10::str(a.sizes()) + " and " +
+                    c10::str(b.sizes()) +
+                    "; it needs 2 or more, of [n, D] and [m, D] with at least 4 vectors each");
   }
-  RandomSubsets random(0);
   // The variance that `varied` causes.
-  const auto variance = [&](const at::Tensor& varied, const at::Tensor& fixed) {
+  const auto variance = [&](const at::Tensor& varied, const at::Tensor& fixed,
+                            const char* purpose) {
     const FeatureStatistics other = feature_statistics(fixed);
-    const std::int64_t n = varied.size(0);
-    // Images often come in the order of their classes; groups are to be alike.
-    const at::Tensor order = at::tensor(random.next(n, n));
-    std::vector<double> distances;
-    for (std::int64_t g = 0; g < groups; ++g) {
+    const auto [values, vectors] = at::linalg_eigh(other.covariance);
+    const at::Tensor x = varied.to(at::kCPU, at::kDouble) - other.mean;
+    const at::Tensor mean = x.mean(0);
+    const at::Tensor centred = x - mean;
+    const at::Tensor norms = centred.square().sum(1);
+    // With F F^T the other's covariance, the cross term is the sum of the roots of the eigenvalues
+    // of F^T C F, the covariance of these.
+    const at::Tensor projected = at::mm(centred, vectors * values.clamp_min(0).sqrt());
+    const at::Tensor counts = resample_counts(x.size(0), resamples, purpose);
+    const auto n = static_cast<double>(x.size(0));
+    at::Tensor distances = at::empty({resamples}, at::kDouble);
+    for (int r = 0; r < resamples; ++r) {
       if (before_each) before_each();
-      const std::int64_t first = n * g / groups;
-      const std::int64_t last = n * (g + 1) / groups;
-      const at::Tensor kept = at::cat({order.slice(0, 0, first), order.slice(0, last)});
-      distances.push_back(
-          frechet_distance(feature_statistics(varied.index_select(0, kept)), other));
+      const at::Tensor count = counts.select(1, r);
+      const at::Tensor shift = at::mv(centred.t(), count) / n;
+      const at::Tensor projected_shift = at::mv(projected.t(), count) / n;
+      at::Tensor products = at::mm(projected.t(), projected * count.unsqueeze(1));
+      products.addr_(projected_shift, projected_shift, 1, -n);
+      const at::Tensor roots = at::linalg_eigvalsh(products).clamp_min(0).sqrt();
+      const at::Tensor trace = at::dot(norms, count) - n * shift.square().sum();
+      distances[r] =
+          (mean + shift).square().sum() + trace / (n - 1) - 2 * roots.sum() / std::sqrt(n - 1);
     }
-    const at::Tensor values = at::tensor(distances, at::kDouble);
-    return (values - values.mean()).square().sum().item<double>() * (groups - 1) / groups;
+    return distances.var().item<double>();
   };
-  return std::sqrt(variance(a, b) + variance(b, a));
+  return std::sqrt(variance(a, b, "bootstrap fakes") + variance(b, a, "bootstrap reals"));
 }
 
 }  // namespace gp

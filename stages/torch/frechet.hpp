@@ -56,17 +56,16 @@ double frechet_distance(const FeatureStatistics& a, const FeatureStatistics& b);
 /// Mean and covariance of `features` [n, D]; as FeatureAccumulator.
 FeatureStatistics feature_statistics(const at::Tensor& features);
 
-/// The standard error of the Frechet distance between `a` [n, D] and `b` [m, D], by the jackknife
-/// over groups (Efron and Tibshirani 1993, chapter 11): each set is cut into `groups` random parts,
-/// the distance is taken without each of them in turn, and the variances that the two sets cause
-/// are added. It tells how far another draw of images would be off, and not how far the distance is
-/// off for being taken from few images, which makes all of them too large alike.
+/// The standard error of the Frechet distance between `a` [n, D] and `b` [m, D], by the bootstrap:
+/// each set in turn is drawn with replacement `resamples` times, the other left as it is, and the
+/// variances that the two cause are added. It tells how far another draw of images would be off,
+/// and not how far the distance is off for being taken from few images, which makes all of them too
+/// large alike.
 ///
-/// Not a bootstrap: a set drawn with replacement has fewer different images, and its distance is
-/// too large for that alone. Costs 2 * groups distances; `before_each` is called before each and
-/// may throw to give up. Throws DataError when `groups` < 2, a set has fewer vectors than groups,
-/// or fewer than four.
-double frechet_standard_error(const at::Tensor& a, const at::Tensor& b, int groups,
+/// One resample costs a product over n x D x D and the eigenvalues of D x D, no eigenvectors;
+/// `before_each` is called before each and may throw to give up. Throws DataError when `resamples`
+/// < 2, the dimensions differ or a set has fewer than four vectors.
+double frechet_standard_error(const at::Tensor& a, const at::Tensor& b, int resamples,
                               const std::function<void()>& before_each = {});
 
 }  // namespace gp

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "pipeline/error.hpp"
+#include "stages/torch/bootstrap.hpp"
 #include "stages/torch/random_subsets.hpp"
 
 namespace gp {
@@ -14,8 +15,8 @@ namespace {
 
 constexpr std::int64_t kBlock = 1024;
 
-/// Sums of kernel values over x of a subset of `a` and y of the subset of `b` of the same number.
-/// `a` [n,D], `b` [m,D]; their members [n,S] and [m,S]; returns [S].
+/// Sums of kernel values over x of a set of vectors of `a` and y of the set of `b` of the same
+/// number. `a` [n,D], `b` [m,D]; how often each is in the sets, [n,S] and [m,S]; returns [S].
 at::Tensor pair_sums(const at::Tensor& a, const at::Tensor& members_a, const at::Tensor& b,
                      const at::Tensor& members_b) {
   const auto d = static_cast<double>(a.size(1));
@@ -33,11 +34,11 @@ at::Tensor pair_sums(const at::Tensor& a, const at::Tensor& members_a, const at:
   return sums;
 }
 
-/// Sums of a member's kernel value with itself.
+/// Sums of the kernel values of all pairs of a vector with itself.
 at::Tensor diagonal_sums(const at::Tensor& a, const at::Tensor& members) {
   const at::Tensor diagonal =
       a.square().sum(1).div_(static_cast<double>(a.size(1))).add_(1).pow_(3);
-  return at::mv(members.t(), diagonal);
+  return at::mv(members.square().t(), diagonal);
 }
 
 void add_members(at::Tensor& members, std::int64_t subset, const std::vector<std::int64_t>& rows) {
@@ -70,12 +71,23 @@ KernelDistance kernel_distance(const at::Tensor& fakes, const at::Tensor& reals,
     add_members(of_x, s, subsets.next(x.size(0), result.subset_size));
     add_members(of_y, s, subsets.next(y.size(0), result.subset_size));
   }
-  const auto m = static_cast<double>(result.subset_size);
-  const at::Tensor within = pair_sums(x, of_x, x, of_x) - diagonal_sums(x, of_x) +
-                            pair_sums(y, of_y, y, of_y) - diagonal_sums(y, of_y);
-  const at::Tensor values = within / (m * (m - 1)) - pair_sums(x, of_x, y, of_y) * (2 / (m * m));
+  if (options.resamples > 0) {
+    of_x = at::cat({of_x, resample_counts(x.size(0), options.resamples, "bootstrap fakes")}, 1);
+    of_y = at::cat({of_y, resample_counts(y.size(0), options.resamples, "bootstrap reals")}, 1);
+  }
+  const at::Tensor n = of_x.sum(0);  // vectors of each subset and resample
+  const at::Tensor m = of_y.sum(0);
+  const at::Tensor within_x =
+      (pair_sums(x, of_x, x, of_x) - diagonal_sums(x, of_x)) / (n * (n - 1));
+  const at::Tensor within_y =
+      (pair_sums(y, of_y, y, of_y) - diagonal_sums(y, of_y)) / (m * (m - 1));
+  const at::Tensor all = within_x + within_y - 2 * pair_sums(x, of_x, y, of_y) / (n * m);
+  const at::Tensor values = all.slice(0, 0, options.subsets);
   result.mean = values.mean().item<double>();
   result.deviation = (values - result.mean).square().mean().sqrt().item<double>();
+  if (options.resamples > 1) {
+    result.standard_error = all.slice(0, options.subsets).std().item<double>();
+  }
   return result;
 }
 

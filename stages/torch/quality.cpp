@@ -11,10 +11,15 @@
 #include <vector>
 
 #include "pipeline/error.hpp"
+#include "pipeline/files.hpp"
 #include "pipeline/log.hpp"
+#include "stages/common/png.hpp"
 #include "stages/torch/compare_sets.hpp"
 #include "stages/torch/compute_device.hpp"
 #include "stages/torch/feature_set.hpp"
+#include "stages/torch/inception_score.hpp"
+#include "stages/torch/nearest_picture.hpp"
+#include "stages/torch/pair_share.hpp"
 #include "stages/torch/stages.hpp"
 #include "stages/torch/statistics_cache.hpp"
 
@@ -74,8 +79,10 @@ struct Stopped {};
 struct Measured {
   FeatureSet features;
   double accuracy = 0;
+  std::vector<double> logits;  ///< the discriminator's
   std::uint64_t rejected = 0;
   bool cached = false;
+  std::optional<InceptionScore> inception_score;  ///< of fakes
 };
 
 /// One evaluation of one snapshot.
@@ -92,7 +99,9 @@ class Evaluation {
   /// Announces images to come, for the ETA.
   void expect(std::uint64_t images) { expected_ += images; }
 
-  Measured measure_reals(const char* what, const Overrides& overrides, const StreamInfo& info) {
+  /// `picture`: the training images nearest to fakes, which it shows, are looked for on the way.
+  Measured measure_reals(const char* what, const Overrides& overrides, const StreamInfo& info,
+                         NearestPicture* picture = nullptr) {
     if (info.shape.fixed() && info.shape != snapshot_.shape()) {
       fail(what, overrides,
            "holds images of " + to_string(info.shape) + ", the snapshot makes " +
@@ -105,6 +114,7 @@ class Evaluation {
           features && features->statistics.dimensions() == extractor_.dimensions()) {
         result.features = std::move(*features);
         result.cached = true;
+        if (picture != nullptr) picture->find(result.features);
       }
     }
 
@@ -122,9 +132,13 @@ class Evaluation {
              "gave an image of " + to_string(batch->shape) + ", the snapshot makes " +
                  to_string(snapshot_.shape()));
       }
-      accuracy.add(snapshot_.discriminate(batch->pixels.get(), batch->count));
+      const std::vector<float> logits = snapshot_.discriminate(batch->pixels.get(), batch->count);
+      accuracy.add(logits);
+      result.logits.insert(result.logits.end(), logits.begin(), logits.end());
       if (!result.cached) {
-        features.add(extractor_.features(batch->pixels.get(), batch->shape, batch->count));
+        features.add(features_of(batch->pixels.get(), batch->shape, batch->count));
+      } else if (picture != nullptr) {
+        picture->see(*batch);
       }
       progress(what, batch->count);
     }
@@ -137,24 +151,57 @@ class Evaluation {
     if (!result.cached) {
       result.features = features.finish();
       if (!key.empty()) cache_.store(key, result.features, context_.log);
+      if (picture != nullptr) {
+        picture->find(result.features);
+        look_for(*picture, overrides);
+      }
     }
     result.accuracy = accuracy.accuracy();
     return result;
   }
 
-  Measured measure_fakes() {
+  /// Starts `picture` with the first fakes where it is wanted.
+  Measured measure_fakes(std::optional<NearestPicture>& picture) {
+    Measured result;
     AccuracyCounter accuracy(false);
-    FeatureCollector features;
+    FeatureCollector collector;
+    std::optional<InceptionScoreAccumulator> inception_score;
+    const int shown =
+        context_.run.directory.empty() ? 0 : std::min(options_.nearest, options_.n_fake);
+    std::vector<std::uint8_t> first_images;
+    std::vector<at::Tensor> first_features;
     for (int first = 0; first < options_.n_fake; first += options_.batch) {
       check_stop();
       const int n = std::min(options_.batch, options_.n_fake - first);
       const std::vector<std::uint8_t> images =
           snapshot_.generate(options_.seed, static_cast<std::uint64_t>(first), n);
-      accuracy.add(snapshot_.discriminate(images.data(), n));
-      features.add(extractor_.features(images.data(), snapshot_.shape(), n));
+      const std::vector<float> logits = snapshot_.discriminate(images.data(), n);
+      accuracy.add(logits);
+      result.logits.insert(result.logits.end(), logits.begin(), logits.end());
+      const at::Tensor features = features_of(images.data(), snapshot_.shape(), n);
+      collector.add(features);
+      const at::Tensor class_scores = extractor_.unbiased_logits(features);
+      if (class_scores.defined() && options_.n_fake >= InceptionScoreAccumulator::kSplits) {
+        if (!inception_score) inception_score.emplace(options_.n_fake);
+        inception_score->add(class_scores);
+      }
+      if (first < shown) {
+        const int taken = std::min(n, shown - first);
+        first_images.insert(
+            first_images.end(), images.begin(),
+            images.begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(taken) *
+                                                         snapshot_.shape().bytes()));
+        first_features.push_back(features.narrow(0, 0, taken).clone());
+      }
       progress("fakes", n);
     }
-    return {features.finish(), accuracy.accuracy(), 0, false};
+    if (shown > 0) {
+      picture.emplace(std::move(first_images), snapshot_.shape(), at::cat(first_features));
+    }
+    if (inception_score) result.inception_score = inception_score->finish();
+    result.features = collector.finish();
+    result.accuracy = accuracy.accuracy();
+    return result;
   }
 
   void check_stop() const {
@@ -166,6 +213,31 @@ class Evaluation {
                                 const std::string& found) {
     throw DataError("evaluate.quality: the source with " + to_text(overrides) + " (" + what + ") " +
                     found);
+  }
+
+  /// A whole batch takes seconds on a CPU; a stop shall not wait for it.
+  at::Tensor features_of(const std::uint8_t* images, ImageShape shape, int count) {
+    const int at_a_time = extractor_.device().is_cpu() ? 8 : count;
+    std::vector<at::Tensor> parts;
+    for (int first = 0; first < count; first += at_a_time) {
+      check_stop();
+      const std::uint8_t* some = images + static_cast<std::size_t>(first) * shape.bytes();
+      parts.push_back(extractor_.features(some, shape, std::min(at_a_time, count - first)));
+    }
+    return parts.size() == 1 ? parts.front() : at::cat(parts);
+  }
+
+  /// Reads the training images once more, up to the last one that the picture wants.
+  void look_for(NearestPicture& picture, const Overrides& overrides) {
+    const auto stream = context_.streams.open(overrides, options_.batch);
+    while (!picture.complete()) {
+      check_stop();
+      const std::shared_ptr<const Batch> batch = stream->next();
+      if (!batch) break;
+      if (batch->count > 0) picture.see(*batch);
+      context_.log.progress("evaluating: looking for the pixels of the nearest training images");
+    }
+    check_stop();
   }
 
   void progress(const char* what, int images) {
@@ -188,6 +260,27 @@ class Evaluation {
   std::uint64_t expected_ = 0;
   std::uint64_t done_ = 0;
 };
+
+TorchScriptInput torchscript_input(const Params& params) {
+  TorchScriptInput input;
+  const std::string& extractor = params.text("extractor");
+  for (const char* name : {"input_size", "input_range"}) {
+    if (params.has(name) && extractor != "torchscript") {
+      throw ConfigError(std::string(name) + ": the extractor '" + extractor +
+                        "' has its own; only torchscript takes it");
+    }
+  }
+  if (params.has("input_size")) input.size = static_cast<int>(params.integer("input_size"));
+  if (params.has("input_range")) {
+    const std::vector<double>& range = params.real_list("input_range");
+    if (range.size() != 2 || range[0] == range[1]) {
+      throw ConfigError("input_range: expected two different numbers, e.g. [-1, 1]");
+    }
+    input.low = range[0];
+    input.high = range[1];
+  }
+  return input;
+}
 
 }  // namespace
 
@@ -232,7 +325,9 @@ bool QualityStage::due(std::uint32_t epochs_done, bool last) const {
 
 std::string QualityStage::evaluate(Snapshot& snapshot, EvaluateContext& context) {
   const Stopwatch watch;
-  const ThreadCount threads(context.run.threads);
+  const ThreadCount threads(options_.threads > 0 ? options_.threads
+                            : options_.blocking  ? context.run.threads
+                                                 : 1);
   extractor_->to(resolve_device(context.run.device));
 
   Evaluation evaluation(options_, *extractor_, snapshot, context);
@@ -245,22 +340,29 @@ std::string QualityStage::evaluate(Snapshot& snapshot, EvaluateContext& context)
   Measured train;
   Measured fakes;
   std::optional<Measured> held_out;
-  Json metrics;
-  Json settings;
+  std::optional<NearestPicture> picture;
+  FeatureComparison comparison;
   try {
-    train = evaluation.measure_reals("training reals", options_.reference, train_info);
+    fakes = evaluation.measure_fakes(picture);
+    train = evaluation.measure_reals("training reals", options_.reference, train_info,
+                                     picture ? &*picture : nullptr);
     if (held_out_info) {
       held_out = evaluation.measure_reals("held-out reals", *options_.held_out, *held_out_info);
     }
-    fakes = evaluation.measure_fakes();
-    const FeatureComparison comparison = compare_features(
-        fakes.features, held_out ? held_out->features : train.features,
-        held_out ? &train.features : nullptr, options_.compare, [&] { evaluation.check_stop(); });
-    metrics["name"] = extractor_->distance();
-    metrics.update(comparison.metrics);
-    settings = comparison.settings;
+    comparison = compare_features(fakes.features, held_out ? held_out->features : train.features,
+                                  held_out ? &train.features : nullptr, options_.compare, [&] {
+                                    evaluation.check_stop();
+                                    context.log.progress("evaluating: comparing the features");
+                                  });
   } catch (const Stopped&) {
     return {};
+  }
+  auto& [metrics, settings] = comparison;
+  metrics["name"] = extractor_->distance();
+  if (fakes.inception_score) {
+    metrics["inception_score"] = fakes.inception_score->mean;
+    metrics["inception_score_std"] = fakes.inception_score->deviation;
+    settings["inception_splits"] = InceptionScoreAccumulator::kSplits;
   }
   const Measured& real = held_out ? *held_out : train;
   const StreamInfo& real_info = held_out_info ? *held_out_info : train_info;
@@ -285,9 +387,23 @@ std::string QualityStage::evaluate(Snapshot& snapshot, EvaluateContext& context)
   Json accuracy = {{"real_train", train.accuracy}};
   if (held_out) accuracy["real_held_out"] = held_out->accuracy;
   accuracy["fake"] = fakes.accuracy;
+  if (held_out) accuracy["overfitting_gap"] = train.accuracy - held_out->accuracy;
+  accuracy["pair_accuracy"] = pair_share(train.logits, fakes.logits);
+  if (held_out) accuracy["pair_accuracy_held_out"] = pair_share(held_out->logits, fakes.logits);
   record["metrics"] = metrics;
-  record["settings"] = std::move(settings);
-  record["accuracy"] = std::move(accuracy);
+  record["settings"] = settings;
+  record["accuracy"] = accuracy;
+  if (!options_.blocking) record["skipped"] = context.skipped;
+  if (picture && picture->complete()) {
+    char name[32];
+    std::snprintf(name, sizeof name, "nearest_%06u.png", snapshot.epoch());
+    const std::filesystem::path folder = context.run.directory / "samples";
+    make_folders(folder);
+    write_png(folder / name, picture->draw().view());
+    record["nearest"] = {{"picture", std::string("samples/") + name},
+                         {"fakes", picture->fakes()},
+                         {"among", train.features.vectors.size(0)}};
+  }
   record["rank_deficient"] = rank_deficient;
   record["rejected"] = rejected;
   record["statistics_cached"] = real.cached;
@@ -296,16 +412,11 @@ std::string QualityStage::evaluate(Snapshot& snapshot, EvaluateContext& context)
                        {"snapshot", snapshot.digest()}};
   record["seconds"] = watch.seconds();
 
-  if (rank_deficient && !rank_warned_) {
-    rank_warned_ = true;
-    context.log.warn(
-        "evaluate.quality: " + extractor_->distance() + " is taken from " +
-        std::to_string(fake_statistics.count) + " fakes and " +
-        std::to_string(real_statistics.count) + " reals, but its features have " +
-        std::to_string(extractor_->dimensions()) +
-        " dimensions. With no more images than dimensions the covariances are incomplete and the "
-        "distance comes out too large: compare it only with distances from the same numbers of "
-        "images. More fakes (n_fake) and more reals help.");
+  if (!few_images_warned_) {
+    const std::string warning =
+        few_images_warning(extractor_->distance(), fake_statistics, real_statistics, metrics);
+    few_images_warned_ = !warning.empty();
+    if (few_images_warned_) context.log.warn("evaluate.quality: " + warning);
   }
   if (rejected > 0) {
     context.log.warn("evaluate.quality: " + std::to_string(rejected) +
@@ -319,16 +430,28 @@ std::string QualityStage::evaluate(Snapshot& snapshot, EvaluateContext& context)
   context.log.info(
       "evaluation at step " + std::to_string(snapshot.step()) + ": " +
       shown((extractor_->distance() + " ").c_str(), "frechet_distance") +
-      shown(" +- ", "frechet_distance_standard_error") + " against " +
-      std::to_string(real_statistics.count) + (held_out ? " held-out" : " training") + " images" +
-      shown(" (", "frechet_distance_train", " against ") +
+      (metrics.contains("frechet_distance_ci")
+           ? " (95 %: " + number(metrics["frechet_distance_ci"][0], "%.4g") + " to " +
+                 number(metrics["frechet_distance_ci"][1], "%.4g") + ")"
+           : std::string()) +
+      " against " + std::to_string(real_statistics.count) + (held_out ? " held-out" : " training") +
+      " images" + shown(" (", "frechet_distance_train", " against ") +
       (held_out ? std::to_string(train.features.statistics.count) + " training images)" : "") +
       shown(", floor ", "floor", " (training reals in place of fakes)") + ", " +
       std::to_string(fake_statistics.count) + " fakes" + shown("; kernel distance ", "kid") +
       shown(" +- ", "kid_std") + shown(", precision ", "precision") + shown(", recall ", "recall") +
+      shown(", Inception score ", "inception_score") +
+      (metrics.contains("nearer_than_held_out")
+           ? "; in " + percent(metrics["nearer_than_held_out"]) +
+                 " of pairs a fake is nearer to a training image than a held-out real is (50 %: "
+                 "like reals, above: copies)"
+           : std::string()) +
       "; D is right on " + percent(train.accuracy) + " of training reals, " +
-      (held_out ? percent(held_out->accuracy) + " of held-out reals, " : std::string()) +
-      percent(fakes.accuracy) + " of fakes; " + number(watch.seconds(), "%.0f") + " s");
+      (held_out ? percent(held_out->accuracy) + " of held-out reals (overfitting gap " +
+                      number(100 * (train.accuracy - held_out->accuracy), "%.1f") + " points), "
+                : std::string()) +
+      percent(fakes.accuracy) + " of fakes, and tells a real from a fake in " +
+      percent(accuracy["pair_accuracy"]) + " of pairs; " + number(watch.seconds(), "%.0f") + " s");
   return record.dump();
 }
 
@@ -343,8 +466,8 @@ StageInfo quality_stage_info() {
   StageInfo info;
   info.name = "evaluate.quality";
   info.doc =
-      "Frechet and kernel distance, precision and recall between fakes and reals, and the "
-      "discriminator's accuracy on training reals, held-out reals and fakes";
+      "Frechet and kernel distance, precision and recall between fakes and reals, memorisation; "
+      "the discriminator's accuracy on training reals, held-out reals and fakes";
   info.in = Kind::kSnapshot;
   info.out = Kind::kNothing;
   info.concurrency = Concurrency::kSerial;
@@ -356,8 +479,16 @@ StageInfo quality_stage_info() {
               "absent: clean. Other extractors have their own protocol")
       .maybe()
       .path("weights",
-            "weights of the extractor (safetensors); absent: the file that tools/bootstrap "
-            "(efficientnet_lite0) or tools/fetch_weights (inception_v3) made")
+            "weights of the extractor (safetensors), or the TorchScript file that it is; absent: "
+            "the file that tools/bootstrap (efficientnet_lite0) or tools/fetch_weights "
+            "(inception_v3) made")
+      .maybe()
+      .integer("input_size", 224, "of extractor torchscript: pixels of each side of its input", 8,
+               2048)
+      .maybe()
+      .real_list("input_range", {-1, 1},
+                 "of extractor torchscript: the input's values of black and white pixels", -1e6,
+                 1e6)
       .maybe()
       .overrides("reference",
                  "parameters of the source that select the training reals; absent: as in training")
@@ -366,6 +497,10 @@ StageInfo quality_stage_info() {
                  "{split: test}, or {fraction: 0.1}; the distance is then taken against these")
       .integer("n_fake", 2048, "images to generate", 2, 1e7)
       .integer("batch", 64, "images at a time; changes memory and speed only", 1, 4096)
+      .flag("blocking", true,
+            "training waits for the evaluation; false: it goes on beside it, and of several "
+            "snapshots that are due meanwhile only the last is evaluated")
+      .integer("threads", 0, "of libtorch; 0: those of the run, or 1 where not blocking", 0, 1024)
       .integer("seed", 1000, "which images are generated; the same at every evaluation", 0, 1e15)
       .flag(
           "kernel_distance", true,
@@ -375,10 +510,17 @@ StageInfo quality_stage_info() {
       .flag(
           "floor", true,
           "distance of as many training reals from the held-out ones: what perfect fakes would get")
-      .integer("jackknife", 0,
-               "groups (10 will do) left out in turn for the standard error of the distance, which "
-               "costs twice as many distances; 0: none",
-               0, 1000);
+      .flag("memorisation", true,
+            "nearer_than_held_out: whether fakes are nearer to training images than held-out reals "
+            "are; 0.5: as near, above: copies")
+      .integer(
+          "nearest", 16,
+          "fakes in samples/nearest_*.png, each over the training image nearest to it; 0: none", 0,
+          1024)
+      .integer("bootstrap", 0,
+               "resamples (20 will do) for the 95 % interval of the distance, which cost about as "
+               "much as so many distances; 0: none",
+               0, 10000);
   info.create = [](const Params& params) -> std::unique_ptr<Stage> {
     QualityOptions options;
     options.every = static_cast<std::uint32_t>(params.integer("every"));
@@ -387,12 +529,16 @@ StageInfo quality_stage_info() {
     options.n_fake = static_cast<int>(params.integer("n_fake"));
     options.batch = static_cast<int>(params.integer("batch"));
     options.seed = static_cast<std::uint64_t>(params.integer("seed"));
+    options.blocking = params.flag("blocking");
+    options.threads = static_cast<int>(params.integer("threads"));
     options.compare.kernel_distance = params.flag("kernel_distance");
     options.compare.precision_recall = params.flag("precision_recall");
     options.compare.floor = params.flag("floor");
-    options.compare.jackknife = static_cast<int>(params.integer("jackknife"));
-    if (options.compare.jackknife == 1) {
-      throw ConfigError("jackknife = 1: one group left out leaves nothing; 0 or at least 2");
+    options.compare.memorisation = params.flag("memorisation");
+    options.nearest = static_cast<int>(params.integer("nearest"));
+    options.compare.bootstrap = static_cast<int>(params.integer("bootstrap"));
+    if (options.compare.bootstrap == 1) {
+      throw ConfigError("bootstrap = 1: one resample has no spread; 0 or at least 2, better 20");
     }
     // Loaded now: a missing or broken file shall not end a run ten epochs later.
     const std::string& name = params.text("extractor");
@@ -400,7 +546,8 @@ StageInfo quality_stage_info() {
     const std::string protocol = params.has("protocol") ? params.text("protocol") : std::string();
     check_feature_protocol(name, protocol);  // before a missing file is complained about
     return std::make_unique<QualityStage>(
-        std::move(options), make_feature_extractor(name, find_weights(name, given), protocol));
+        std::move(options), make_feature_extractor(name, find_weights(name, given), protocol,
+                                                   torchscript_input(params)));
   };
   return info;
 }

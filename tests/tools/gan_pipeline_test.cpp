@@ -210,25 +210,48 @@ TEST_F(GanPipeline, EvaluationChangesNoLoss) {
   const fs::path weights = fs::path(GP_SOURCE_DIR) / ".deps/efficientnet_lite0.safetensors";
   if (!fs::exists(weights)) GTEST_SKIP() << weights << " does not exist; run tools/bootstrap";
   ::setenv("GAN_PIPELINE_CACHE", (folder_ / "cache").c_str(), 1);
+  const std::string evaluation =
+      "  - {use: evaluate.quality, every: 1, reference: {draws: 12}, held_out: {first: 100, "
+      "draws: 12}, n_fake: 12, bootstrap: 2, weights: '" +
+      weights.string() + "'";
   ASSERT_EQ(run().exit_code, 0);
-  write_file(config(), std::string(kConfig) +
-                           "  - {use: evaluate.quality, every: 1, reference: {draws: 12}, "
-                           "held_out: {first: 100, draws: 12}, n_fake: 12, jackknife: 2, "
-                           "weights: '" +
-                           weights.string() + "'}\n");
-  const ToolResult evaluated = run();
+  write_file(config(), std::string(kConfig) + evaluation + "}\n");
+  ToolResult evaluated = run();
   ASSERT_EQ(evaluated.exit_code, 0) << evaluated.err;
-  const auto records = lines(folder_ / "runs/00001-tiny/evaluation.jsonl");
-  ASSERT_EQ(records.size(), 2U);
-  for (const char* metric : {"frechet_distance", "frechet_distance_standard_error", "floor", "kid",
-                             "precision", "recall"}) {
-    EXPECT_TRUE(records[0]["metrics"].contains(metric)) << metric;
+  write_file(config(), std::string(kConfig) + evaluation + ", blocking: false}\n");
+  const fs::path trace = folder_ / "trace.json";
+  evaluated = run("--trace " + quoted(trace));
+  ASSERT_EQ(evaluated.exit_code, 0) << evaluated.err;
+
+  const auto blocking = lines(folder_ / "runs/00001-tiny/evaluation.jsonl");
+  ASSERT_EQ(blocking.size(), 2U);
+  for (const char* metric :
+       {"frechet_distance", "frechet_distance_standard_error", "frechet_distance_ci", "floor",
+        "kid", "kid_ci", "precision", "recall", "nearer_than_held_out"}) {
+    EXPECT_TRUE(blocking[0]["metrics"].contains(metric)) << metric;
   }
+  EXPECT_FALSE(blocking[0].contains("skipped"));
+  EXPECT_TRUE(fs::exists(folder_ / "runs/00001-tiny/samples/nearest_000001.png"));
+
+  // The last snapshot is always evaluated; the first one, unless the second came before its turn.
+  const auto beside = lines(folder_ / "runs/00002-tiny/evaluation.jsonl");
+  ASSERT_FALSE(beside.empty());
+  EXPECT_EQ(beside.back()["step"], blocking[1]["step"]);
+  EXPECT_EQ(beside.back()["accuracy"], blocking[1]["accuracy"]);
+  EXPECT_NEAR(beside.back()["metrics"]["frechet_distance"].get<double>(),
+              blocking[1]["metrics"]["frechet_distance"].get<double>(), 1e-4);
+  EXPECT_EQ(beside.size() + beside.back()["skipped"].size(), 2U);
+  EXPECT_CONTAINS(read_text(trace), "evaluation beside training");
+
   const auto without = lines(folder_ / "runs/00000-tiny/metrics.jsonl");
-  const auto with = lines(folder_ / "runs/00001-tiny/metrics.jsonl");
-  ASSERT_EQ(without.size(), with.size());
-  for (std::size_t i = 0; i < with.size(); ++i) {  // the second epoch comes after an evaluation
-    for (const char* loss : {"loss_d", "loss_g"}) EXPECT_EQ(with[i][loss], without[i][loss]) << i;
+  for (const char* run : {"runs/00001-tiny", "runs/00002-tiny"}) {
+    const auto with = lines(folder_ / run / "metrics.jsonl");
+    ASSERT_EQ(without.size(), with.size());
+    for (std::size_t i = 0; i < with.size(); ++i) {  // the second epoch comes after an evaluation
+      for (const char* loss : {"loss_d", "loss_g"}) {
+        EXPECT_EQ(with[i][loss], without[i][loss]) << run << ", line " << i;
+      }
+    }
   }
 }
 

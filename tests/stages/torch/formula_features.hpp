@@ -26,4 +26,16 @@ inline at::Tensor bent_features(std::uint64_t seed, std::int64_t n, std::int64_t
   return x - 0.12 + 0.01 * x.square();
 }
 
+/// Independent normal features, float64 [n,d], of mean 0 and deviations 1, 1/2, 1/3 ..; each seed
+/// another draw.
+inline at::Tensor normal_features(std::uint64_t seed, std::int64_t n, std::int64_t d) {
+  Rng rng(seed, "normal_features", 0);
+  at::Tensor result = at::empty({n, d}, at::kDouble);
+  auto* values = result.mutable_data_ptr<double>();
+  for (std::int64_t i = 0; i < n * d; ++i) {
+    values[i] = static_cast<double>(rng.normal()) / static_cast<double>(1 + i % d);
+  }
+  return result;
+}
+
 }  // namespace gp::testing

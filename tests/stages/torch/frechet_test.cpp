@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "pipeline/error.hpp"
+#include "stages/torch/bootstrap.hpp"
 #include "stages/torch/safetensors.hpp"
 #include "tests/stages/torch/formula_features.hpp"
 
@@ -19,6 +20,7 @@ namespace {
 const char kFixtures[] = GP_SOURCE_DIR "/tests/stages/torch/fixtures/";
 
 using testing::formula_features;
+using testing::normal_features;
 
 FeatureStatistics statistics(const at::Tensor& features, std::int64_t block = 64) {
   FeatureAccumulator accumulator;
@@ -115,28 +117,37 @@ TEST_F(Frechet, AMeanFarFromZeroCostsNoDigits) {
   EXPECT_LT((near.covariance - far.covariance).abs().max().item<double>(), 1e-8);
 }
 
-TEST_F(Frechet, TheJackknifeFindsTheSpreadOverNewDraws) {
-  const auto draw = [](std::uint64_t seed, std::int64_t n, double mean) {
-    return formula_features(seed, n, 3) - 0.125 * static_cast<double>(seed) + mean;
-  };
-  double sum = 0;
-  double squares = 0;
-  double errors = 0;
-  constexpr int kDraws = 200;
+TEST_F(Frechet, TheIntervalHoldsWhatOtherDrawsGive) {
+  constexpr int kDraws = 300;
+  constexpr int kResamples = 20;
+  constexpr int kDimensions = 6;
+  std::vector<double> distances;
+  std::vector<double> errors;
   for (std::uint64_t i = 0; i < kDraws; ++i) {
-    const at::Tensor a = draw(2 * i, 80, 0);
-    const at::Tensor b = draw(2 * i + 1, 60, 0.7) * 0.8;
-    const double distance = frechet_distance(feature_statistics(a), feature_statistics(b));
-    sum += distance;
-    squares += distance * distance;
-    errors += frechet_standard_error(a, b, 20) / kDraws;
+    const at::Tensor a = 1.3 * normal_features(2 * i, 80, kDimensions) + 0.4;
+    const at::Tensor b = normal_features(2 * i + 1, 60, kDimensions);
+    distances.push_back(frechet_distance(feature_statistics(a), feature_statistics(b)));
+    errors.push_back(frechet_standard_error(a, b, kResamples));
   }
-  const double spread = std::sqrt((squares - sum * sum / kDraws) / (kDraws - 1));
-  EXPECT_NEAR(errors, spread,
-              0.15 * spread);  // known to 5 % from 200 draws, the errors' mean to 3 %
+  const at::Tensor found = at::tensor(distances, at::kDouble);
+  const double mean = found.mean().item<double>();
+  const double spread = found.std().item<double>();
+  // The distance itself: 6 * 0.4^2 + 0.3^2 * (1 + 1/4 + 1/9 + ..). The mean is larger: few images.
+  const double exact = 6 * 0.16 + 0.09 * (1 + 1 / 4.0 + 1 / 9.0 + 1 / 16.0 + 1 / 25.0 + 1 / 36.0);
+  EXPECT_GT(mean, exact + 4 * spread / std::sqrt(kDraws));
+  EXPECT_LT(mean, 1.3 * exact);
+  int held = 0;
+  for (std::size_t i = 0; i < distances.size(); ++i) {
+    const Interval interval = confidence_interval(distances[i], errors[i], kResamples);
+    held += interval.low <= mean && mean <= interval.high;
+  }
+  // 95 %, of which 300 draws tell 1.3 % more or less; 4 of those.
+  EXPECT_NEAR(held / double{kDraws}, 0.95, 0.05);
+  // And not by being wide: the errors are those of the draws, known to 4 %.
+  EXPECT_NEAR(at::tensor(errors, at::kDouble).mean().item<double>(), spread, 0.15 * spread);
 }
 
-TEST_F(Frechet, TheJackknifeIsRepeatableStoppableAndRefusesTooLittle) {
+TEST_F(Frechet, TheBootstrapIsRepeatableStoppableAndRefusesTooLittle) {
   const at::Tensor a = formula_features(1, 30, 2);
   const at::Tensor b = formula_features(2, 20, 2);
   int calls = 0;
@@ -145,11 +156,32 @@ TEST_F(Frechet, TheJackknifeIsRepeatableStoppableAndRefusesTooLittle) {
   EXPECT_EQ(frechet_standard_error(a, b, 10), error);
   const auto stop = [] { throw DataError("stopped"); };
   EXPECT_THROW(frechet_standard_error(a, b, 10, stop), DataError);
-  EXPECT_NO_THROW(frechet_standard_error(a, b, 20));
-  EXPECT_THROW(frechet_standard_error(a, b, 21), DataError);
   EXPECT_THROW(frechet_standard_error(a, b, 1), DataError);
+  EXPECT_THROW(frechet_standard_error(a, formula_features(2, 20, 3), 10), DataError);
   EXPECT_THROW(frechet_standard_error(a, b.slice(0, 0, 3), 2), DataError);
   EXPECT_NO_THROW(frechet_standard_error(a, b.slice(0, 0, 4), 2));
+}
+
+TEST_F(Frechet, TheBootstrapEqualsDistancesOfDrawnSets) {
+  // With fewer vectors than dimensions, too.
+  for (const std::int64_t n : {60, 9}) {
+    const at::Tensor a = formula_features(1, n, 12);
+    const at::Tensor b = formula_features(2, 40, 12);
+    constexpr int kResamples = 5;
+    const auto variance = [&](const at::Tensor& varied, const at::Tensor& fixed,
+                              const char* purpose) {
+      const at::Tensor counts = resample_counts(varied.size(0), kResamples, purpose).to(at::kLong);
+      std::vector<double> distances;
+      for (int r = 0; r < kResamples; ++r) {
+        const at::Tensor drawn = varied.repeat_interleave(counts.select(1, r), 0);
+        distances.push_back(frechet_distance(feature_statistics(drawn), feature_statistics(fixed)));
+      }
+      return at::tensor(distances, at::kDouble).var().item<double>();
+    };
+    const double expected =
+        std::sqrt(variance(a, b, "bootstrap fakes") + variance(b, a, "bootstrap reals"));
+    EXPECT_NEAR(frechet_standard_error(a, b, kResamples), expected, 1e-4 * expected) << n;
+  }
 }
 
 TEST_F(Frechet, RefusesWhatHasNoMeaning) {

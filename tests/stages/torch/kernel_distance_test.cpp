@@ -4,10 +4,13 @@
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <vector>
 
 #include "pipeline/error.hpp"
+#include "stages/torch/bootstrap.hpp"
 #include "stages/torch/safetensors.hpp"
 #include "tests/stages/torch/formula_features.hpp"
 
@@ -16,6 +19,7 @@ namespace {
 
 using testing::bent_features;
 using testing::formula_features;
+using testing::normal_features;
 
 const char kFixtures[] = GP_SOURCE_DIR "/tests/stages/torch/fixtures/";
 
@@ -75,6 +79,60 @@ TEST_F(KernelDistanceTest, AlikeSetsAreNearZeroOnBothSides) {
   }
   EXPECT_GE(below, 4);
   EXPECT_LE(below, 16);
+}
+
+TEST_F(KernelDistanceTest, TheIntervalHoldsWhatOtherDrawsGive) {
+  constexpr int kDraws = 250;
+  std::vector<KernelDistance> found;
+  double mean = 0;
+  for (std::uint64_t i = 0; i < kDraws; ++i) {
+    found.push_back(kernel_distance(1.3 * normal_features(2 * i, 80, 6) + 0.4,
+                                    normal_features(2 * i + 1, 60, 6)));
+    mean += found.back().mean / kDraws;
+  }
+  int held = 0;
+  double squares = 0;
+  double error = 0;
+  for (const KernelDistance& kid : found) {
+    const Interval interval = confidence_interval(kid.mean, kid.standard_error, 100);
+    held += interval.low <= mean && mean <= interval.high;
+    squares += (kid.mean - mean) * (kid.mean - mean) / (kDraws - 1);
+    error += kid.standard_error / kDraws;
+  }
+  EXPECT_NEAR(held / double{kDraws}, 0.95, 0.05);  // 1.4 % is what 250 draws tell
+  EXPECT_NEAR(error, std::sqrt(squares), 0.2 * std::sqrt(squares));
+}
+
+TEST_F(KernelDistanceTest, TheErrorIsThatOfDrawnSetsWithoutPairsOfAVectorWithItself) {
+  const at::Tensor fakes = formula_features(1, 12, 3);
+  const at::Tensor reals = bent_features(2, 9, 3);
+  constexpr int kResamples = 6;
+  const at::Tensor of_fakes = resample_counts(12, kResamples, "bootstrap fakes");
+  const at::Tensor of_reals = resample_counts(9, kResamples, "bootstrap reals");
+  const auto kernel = [](const at::Tensor& x, const at::Tensor& y) {
+    return std::pow(at::dot(x, y).item<double>() / 3 + 1, 3);
+  };
+  std::vector<double> values;
+  for (int r = 0; r < kResamples; ++r) {
+    const auto mean = [&](const at::Tensor& a, const at::Tensor& times_a, const at::Tensor& b,
+                          const at::Tensor& times_b, bool one_set) {
+      double sum = 0;
+      for (std::int64_t i = 0; i < a.size(0); ++i) {
+        for (std::int64_t j = 0; j < b.size(0); ++j) {
+          if (one_set && i == j) continue;
+          sum += kernel(a[i], b[j]) * times_a[i][r].item<double>() * times_b[j][r].item<double>();
+        }
+      }
+      return sum / static_cast<double>(a.size(0) * (one_set ? a.size(0) - 1 : b.size(0)));
+    };
+    values.push_back(mean(fakes, of_fakes, fakes, of_fakes, true) +
+                     mean(reals, of_reals, reals, of_reals, true) -
+                     2 * mean(fakes, of_fakes, reals, of_reals, false));
+  }
+  const double expected = at::tensor(values, at::kDouble).std().item<double>();
+  EXPECT_NEAR(kernel_distance(fakes, reals, {1, 9, 2020, kResamples}).standard_error, expected,
+              1e-9 * expected);
+  EXPECT_EQ(kernel_distance(fakes, reals, {1, 9, 2020, 0}).standard_error, 0);
 }
 
 TEST_F(KernelDistanceTest, RefusesWhatHasNoMeaning) {

@@ -10,12 +10,17 @@
 #include <cstring>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "pipeline/error.hpp"
 #include "pipeline/files.hpp"
 #include "pipeline/log.hpp"
+#include "stages/common/png.hpp"
+#include "stages/torch/bootstrap.hpp"
 #include "stages/torch/frechet.hpp"
+#include "stages/torch/inception_score.hpp"
 #include "stages/torch/kernel_distance.hpp"
+#include "stages/torch/pair_share.hpp"
 #include "stages/torch/precision_recall.hpp"
 #include "stages/torch/stages.hpp"
 #include "tests/support/expect_contains.hpp"
@@ -51,8 +56,8 @@ float logit_of(const std::uint8_t* image) { return static_cast<float>(image[0]) 
 /// Three features: the image's first three bytes.
 class FakeExtractor : public FeatureExtractor {
  public:
-  explicit FakeExtractor(int* images, std::string digest = "weights-1")
-      : images_(images), digest_(std::move(digest)) {}
+  explicit FakeExtractor(int* images, std::string digest = "weights-1", bool classes = false)
+      : images_(images), digest_(std::move(digest)), classes_(classes) {}
   std::string name() const override { return "fake"; }
   std::string distance() const override { return "FD-Fake"; }
   int dimensions() const override { return 3; }
@@ -70,10 +75,14 @@ class FakeExtractor : public FeatureExtractor {
     }
     return result;
   }
+  at::Tensor unbiased_logits(const at::Tensor& features) const override {
+    return classes_ ? features / 64 : at::Tensor();
+  }
 
  private:
   int* images_;
   std::string digest_;
+  bool classes_;
 };
 
 /// Fakes are the images from 1,000,000 + seed on.
@@ -160,8 +169,8 @@ class QualityTest : public ::testing::Test {
   std::string logged() const { return read_text(folder_.path() / "log.txt"); }
 
   std::string evaluate_text(const std::string& weights = "weights-1") {
-    QualityStage stage(options_, std::make_unique<FakeExtractor>(&extracted_, weights));
-    EvaluateContext context{run_, streams_, log_, stop_.get_token()};
+    QualityStage stage(options_, std::make_unique<FakeExtractor>(&extracted_, weights, classes_));
+    EvaluateContext context{run_, streams_, log_, stop_.get_token(), skipped_};
     extracted_ = 0;
     streams_.opened = 0;
     return stage.evaluate(snapshot_, context);
@@ -177,6 +186,13 @@ class QualityTest : public ::testing::Test {
       right += real ? logit > 0 : logit <= 0;
     }
     return static_cast<double>(right) / count;
+  }
+  static std::vector<double> logits(std::uint64_t first, int count) {
+    std::vector<double> result;
+    for (int i = 0; i < count; ++i) {
+      result.push_back(logit_of(make_image(first + static_cast<std::uint64_t>(i)).data()));
+    }
+    return result;
   }
   static at::Tensor features(std::uint64_t first, int count) {
     int unused = 0;
@@ -197,6 +213,8 @@ class QualityTest : public ::testing::Test {
   FakeSnapshot snapshot_;
   QualityOptions options_;
   int extracted_ = 0;
+  bool classes_ = false;
+  std::vector<std::uint64_t> skipped_;
 };
 
 TEST(AccuracyCounter, ThresholdIsZeroAndNanIsNeverRight) {
@@ -225,6 +243,13 @@ TEST_F(QualityTest, MeasuresAgainstHeldOutAndTrainingReals) {
   EXPECT_EQ(record.at("accuracy").at("real_train"), accuracy(0, 50, true));
   EXPECT_EQ(record.at("accuracy").at("real_held_out"), accuracy(5000, 33, true));
   EXPECT_EQ(record.at("accuracy").at("fake"), accuracy(fakes, 40, false));
+  EXPECT_EQ(record.at("accuracy").at("overfitting_gap"),
+            accuracy(0, 50, true) - accuracy(5000, 33, true));
+  EXPECT_EQ(record.at("accuracy").at("pair_accuracy"),
+            pair_share(logits(0, 50), logits(fakes, 40)));
+  EXPECT_EQ(record.at("accuracy").at("pair_accuracy_held_out"),
+            pair_share(logits(5000, 33), logits(fakes, 40)));
+  EXPECT_CONTAINS(logged(), "(overfitting gap ");
 
   EXPECT_EQ(record.at("step"), 1570);
   EXPECT_EQ(record.at("epoch"), 10);
@@ -250,7 +275,7 @@ TEST_F(QualityTest, MeasuresAgainstHeldOutAndTrainingReals) {
 
 TEST_F(QualityTest, TakesTheOtherMetricsFromTheSameFeatures) {
   options_.held_out = Overrides{{"split", "test"}};
-  options_.compare.jackknife = 5;
+  options_.compare.bootstrap = 5;
   const Json record = evaluate();
   const Json& metrics = record.at("metrics");
   const at::Tensor fakes = features(1'000'007, 40);
@@ -263,18 +288,29 @@ TEST_F(QualityTest, TakesTheOtherMetricsFromTheSameFeatures) {
   EXPECT_EQ(metrics.at("precision"), expected.precision);
   EXPECT_EQ(metrics.at("recall"), expected.recall);
   EXPECT_EQ(metrics.at("frechet_distance_standard_error"), frechet_standard_error(fakes, reals, 5));
-  EXPECT_EQ(record.at("settings"), (Json{{"jackknife_groups", 5},
+  const auto interval = [](double estimate, double error, int resamples) {
+    const Interval found = confidence_interval(estimate, error, resamples);
+    return Json{found.low, found.high};
+  };
+  EXPECT_EQ(metrics.at("frechet_distance_ci"),
+            interval(metrics.at("frechet_distance"), frechet_standard_error(fakes, reals, 5), 5));
+  EXPECT_EQ(metrics.at("kid_ci"), interval(kid.mean, kid.standard_error, 100));
+  const Json method = "bootstrap standard error times Student's t";
+  EXPECT_EQ(record.at("settings"), (Json{{"bootstrap_resamples", 5},
                                          {"floor_images", 40},
                                          {"kid_subsets", 100},
                                          {"kid_subset_size", 33},
+                                         {"kid_resamples", 100},
                                          {"neighbours", 3},
+                                         {"nearest_among", 50},
+                                         {"confidence", 0.95},
+                                         {"confidence_method", method},
                                          {"vectors_fake", 40},
                                          {"vectors_real", 33}}));
   EXPECT_CONTAINS(logged(), "floor");
   EXPECT_CONTAINS(logged(), "kernel distance");
 
-  options_.compare = {false, false, false};
-  options_.compare.jackknife = 0;
+  options_.compare = {false, false, false, false};
   const Json less = evaluate();
   EXPECT_EQ(less.at("settings"), (Json{{"vectors_fake", 40}, {"vectors_real", 33}}));
   EXPECT_EQ(less.at("metrics"),
@@ -300,10 +336,12 @@ TEST_F(QualityTest, TheFloorIsTheDistanceOfTrainingReals) {
 }
 
 TEST_F(QualityTest, WhatSoFewImagesDoNotDefineIsLeftOut) {
-  options_.compare.jackknife = 10;
+  options_.compare.bootstrap = 10;
   options_.n_fake = 3;
+  classes_ = true;
   const Json metrics = evaluate().at("metrics");
-  for (const char* absent : {"precision", "recall", "frechet_distance_standard_error"}) {
+  for (const char* absent : {"precision", "recall", "frechet_distance_standard_error",
+                             "frechet_distance_ci", "inception_score", "nearer_than_held_out"}) {
     EXPECT_FALSE(metrics.contains(absent)) << absent;
   }
   EXPECT_TRUE(metrics.contains("kid"));
@@ -320,6 +358,66 @@ TEST_F(QualityTest, WithoutHeldOutRealsTheTrainingOnesAreTheReference) {
   EXPECT_EQ(record.at("real"), "reference");
   EXPECT_EQ(record.at("n_real"), 50);
   EXPECT_EQ(streams_.opened, 1);
+}
+
+TEST_F(QualityTest, TheInceptionScoreIsOfAllFakesWhereThereAreClasses) {
+  EXPECT_FALSE(evaluate().at("metrics").contains("inception_score"));
+  classes_ = true;
+  const Json record = evaluate();
+  InceptionScoreAccumulator expected(40);
+  expected.add(features(1'000'007, 40) / 64);
+  const InceptionScore score = expected.finish();
+  EXPECT_NEAR(record.at("metrics").at("inception_score"), score.mean, 1e-9);
+  EXPECT_NEAR(record.at("metrics").at("inception_score_std"), score.deviation, 1e-9);
+  EXPECT_GT(score.mean, 1.05);  // else it would say nothing
+  EXPECT_EQ(record.at("settings").at("inception_splits"), 10);
+  EXPECT_CONTAINS(logged(), "Inception score");
+}
+
+TEST_F(QualityTest, DrawsTheNearestTrainingImages) {
+  run_.directory = folder_.path() / "run";
+  const std::filesystem::path file = run_.directory / "samples/nearest_000010.png";
+  options_.nearest = 11;  // one row of 8, and 3
+  options_.batch = 7;     // in several batches
+  const Json record = evaluate();
+  EXPECT_EQ(record.at("nearest"),
+            (Json{{"picture", "samples/nearest_000010.png"}, {"fakes", 11}, {"among", 50}}));
+  // By hand: row of 8 fakes, row of theirs, row of 3, row of theirs.
+  const at::Tensor distances =
+      at::cdist(features(1'000'007, 11).to(at::kDouble), features(0, 50).to(at::kDouble), 2, 2);
+  std::vector<std::uint8_t> pixels;
+  const auto add = [&](const std::vector<std::uint8_t>& image) {
+    pixels.insert(pixels.end(), image.begin(), image.end());
+  };
+  for (const auto& [first, last] : {std::pair{0, 8}, std::pair{8, 11}}) {
+    for (int i = first; i < last; ++i) add(make_image(1'000'007U + static_cast<unsigned>(i)));
+    for (int i = last; i < first + 8; ++i) add(std::vector<std::uint8_t>(kShape.bytes(), 255));
+    for (int i = first; i < last; ++i) {
+      add(make_image(static_cast<std::uint64_t>(distances[i].argmin().item<std::int64_t>())));
+    }
+    for (int i = last; i < first + 8; ++i) add(std::vector<std::uint8_t>(kShape.bytes(), 255));
+  }
+  const std::vector<std::uint8_t> expected =
+      encode_png(make_grid(pixels.data(), kShape, 32, 8).view());
+  EXPECT_TRUE(read_file(file) == expected);
+  EXPECT_EQ(streams_.opened, 2);  // once more for the pixels
+
+  std::filesystem::remove(file);
+  evaluate();  // features from the cache: the pixels are picked up while D sees the reals
+  EXPECT_TRUE(read_file(file) == expected);
+  EXPECT_EQ(streams_.opened, 1);
+
+  std::filesystem::remove(file);
+  options_.nearest = 0;
+  EXPECT_FALSE(evaluate().contains("nearest"));
+  EXPECT_FALSE(std::filesystem::exists(file));
+}
+
+TEST_F(QualityTest, SaysThatFakesAreCopies) {
+  options_.held_out = Overrides{{"split", "test"}};
+  streams_.data[""] = {1'000'007, 50, "train-2"};  // the fakes are among them
+  EXPECT_EQ(evaluate().at("metrics").at("nearer_than_held_out"), 1);
+  EXPECT_CONTAINS(logged(), "in 100.0 % of pairs a fake is nearer to a training image");
 }
 
 TEST_F(QualityTest, FakesAreOneSequenceHoweverItIsCut) {
@@ -427,7 +525,41 @@ TEST_F(QualityTest, DisturbsNeitherThreadsNorRandomNumbers) {
   EXPECT_EQ(during, 1);
   EXPECT_EQ(at::get_num_threads(), 2);
   EXPECT_TRUE(at::equal(generator.get_state(), state));
+
+  run_.threads = 2;
+  options_.threads = 3;
+  evaluate();
+  EXPECT_EQ(during, 3);
+  options_.threads = 0;
+  options_.blocking = false;  // leaves the processors to the training
+  evaluate();
+  EXPECT_EQ(during, 1);
   at::set_num_threads(before);
+}
+
+TEST_F(QualityTest, BesideTrainingItsThreadsAreItsOwn) {
+  at::set_num_threads(2);
+  options_.blocking = false;
+  std::thread([&] { evaluate(); }).join();
+  EXPECT_EQ(at::get_num_threads(), 2);  // also while it runs: OpenMP's number is each thread's own
+  int seen = 0;
+  snapshot_.on_discriminate = [&] {
+    std::thread([&] { at::set_num_threads(1); }).join();
+    seen = at::get_num_threads();
+  };
+  options_.threads = 2;
+  evaluate();
+  EXPECT_EQ(seen, 2);
+  at::set_num_threads(1);
+}
+
+TEST_F(QualityTest, SaysWhichSnapshotsWerePassedOver) {
+  EXPECT_FALSE(evaluate().contains("skipped"));
+  options_.blocking = false;
+  EXPECT_EQ(evaluate().at("skipped"), Json::array());
+  skipped_ = {1256, 1413};
+  EXPECT_EQ(evaluate().at("skipped"), (Json{1256, 1413}));
+  EXPECT_FALSE(QualityStage(options_, std::make_unique<FakeExtractor>(&extracted_)).blocking());
 }
 
 TEST_F(QualityTest, ChecksItsRealsBeforeTheRun) {
@@ -478,15 +610,31 @@ TEST(QualityStageInfo, DeclaresWhatTheConfigurationChecks) {
   EXPECT_EQ(defaults.integer("n_fake"), 2048);
   EXPECT_EQ(defaults.text("extractor"), "efficientnet_lite0");
   EXPECT_FALSE(defaults.has("held_out"));
-  EXPECT_EQ(defaults.integer("jackknife"), 0);
-  EXPECT_THROW(info.create(make_params(info.params, {{"jackknife", std::int64_t{1}}})),
+  EXPECT_EQ(defaults.integer("bootstrap"), 0);
+  EXPECT_THROW(info.create(make_params(info.params, {{"bootstrap", std::int64_t{1}}})),
                ConfigError);
+  EXPECT_TRUE(defaults.flag("blocking"));
   EXPECT_THROW(make_params(info.params, {{"every", std::int64_t{0}}}), ConfigError);
   EXPECT_THROW(make_params(info.params, {{"n_fake", std::int64_t{1}}}), ConfigError);
   // Made at the start of a run, so that missing weights do not end it epochs later.
   EXPECT_THROW(
       info.create(make_params(info.params, {{"weights", std::string("/no/such.safetensors")}})),
       DataError);
+  // Only a network of the user's own is told what it takes.
+  const auto refusal = [&](std::map<std::string, Value> given) -> std::string {
+    given["weights"] = std::string(GP_SOURCE_DIR "/CMakeLists.txt");
+    try {
+      info.create(make_params(info.params, given));
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "nothing was thrown";
+  };
+  EXPECT_CONTAINS(refusal({{"input_size", std::int64_t{64}}}), "only torchscript takes it");
+  EXPECT_CONTAINS(refusal({{"extractor", std::string("torchscript")},
+                           {"input_range", std::vector<double>{1, 1}}}),
+                  "two different numbers");
+  EXPECT_CONTAINS(refusal({{"extractor", std::string("torchscript")}}), "TorchScript");
 }
 
 }  // namespace
