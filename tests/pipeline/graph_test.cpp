@@ -396,7 +396,8 @@ TEST(Graph, ABatchOfMixedShapesEndsWhereTheShapeChanges) {
         EXPECT_EQ(batch->image(i).row(batch->shape.height - 1)[batch->shape.width * 3 - 1], item);
       }
     }
-    EXPECT_LE(stream.peak_live_samples(), 5);
+    // max_in_flight and one more; one more again while a reject, whose credit is back, is let go.
+    EXPECT_LE(stream.peak_live_samples(), 6);
     runs.push_back(std::move(run));
   }
   EXPECT_EQ(runs[0].keys.size(), 56U);

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The programs of tools/bench do what tools/bench/data reads from them, and its Python scripts are Python. No timing.
+"""The programs of tools/bench do what its scripts read from them, and the scripts are Python. No timing.
 
 usage: data_bench_test.py SOURCE_DIR BINARY_DIR
 """
@@ -74,14 +74,21 @@ class EngineBench(unittest.TestCase):
 
 class Scripts(unittest.TestCase):
     def test_compile(self):
-        scripts = [BENCH / "data", *BENCH.glob("peers/*.py")]
+        scripts = [BENCH / "data", BENCH / "evaluation", SOURCE / "tools/check_fid_parity", *BENCH.glob("*.py"), *BENCH.glob("peers/*.py")]
         self.assertGreater(len(scripts), 5)
         for script in scripts:
             compile(script.read_text(), script, "exec")
 
     def test_wrong_arguments_are_told_before_anything_is_installed(self):
-        for arguments, message in ((["--rows", "jpg"], "jpg: expected some of jpeg,decoded,prep,engine"), (["--count", "100"], "expected a multiple of 256")):
-            done = run(sys.executable, BENCH / "data", *arguments)
+        for script, arguments, message in (
+            (BENCH / "data", ["--rows", "jpg"], "jpg: expected some of jpeg,decoded,prep,engine"),
+            (BENCH / "data", ["--count", "100"], "expected a multiple of 256"),
+            (BENCH / "evaluation", ["--rows", "fid"], "fid: expected some of features,distance,command"),
+            (BENCH / "evaluation", ["--count", "1"], "2 or more for --count"),
+            (SOURCE / "tools/check_fid_parity", ["--protocols", "legacy"], "legacy: expected some of legacy_pytorch,clean"),
+            (SOURCE / "tools/check_fid_parity", [self.id()], "1 folders: expected two, or none"),
+        ):
+            done = run(sys.executable, script, *arguments)
             self.assertEqual(done.returncode, 2)
             self.assertIn(message, done.stderr)
 
