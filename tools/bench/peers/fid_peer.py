@@ -88,7 +88,7 @@ def network(tool, weights):
         fid = pytorch_fid.inception.InceptionV3().eval()
         return lambda images: fid(images.float() / 255)[0].flatten(1)
     bare = pytorch_fid.inception.InceptionV3(resize_input=False, normalize_input=False).eval()
-    return lambda images: bare((images - 128) / 128)[0].flatten(1)  # as cleanfid.inception_torchscript.InceptionV3W
+    return lambda images: bare((images.float() - 128) / 128)[0].flatten(1)  # as cleanfid.inception_torchscript.InceptionV3W
 
 
 def fid(args):
