@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -12,6 +13,7 @@
 #include "pipeline/files.hpp"
 #include "pipeline/log.hpp"
 #include "stages/torch/feature_set.hpp"
+#include "stages/torch/inception_score.hpp"
 #include "stages/torch/statistics_cache.hpp"
 #include "stages/torch/statistics_file.hpp"
 
@@ -213,10 +215,25 @@ class SetComparison {
     log_.progress(text);
   }
 
+  /// Of the vectors that are kept, where the extractor has classes.
+  void add_inception_score(const at::Tensor& vectors, FeatureComparison& result) const {
+    if (vectors.size(0) < InceptionScoreAccumulator::kSplits) return;
+    const at::Tensor logits = extractor_.unbiased_logits(vectors);
+    if (!logits.defined()) return;
+    InceptionScoreAccumulator score(vectors.size(0));
+    score.add(logits);
+    const InceptionScore found = score.finish();
+    result.metrics["inception_score"] = found.mean;
+    result.metrics["inception_score_std"] = found.deviation;
+    result.settings["inception_splits"] = InceptionScoreAccumulator::kSplits;
+  }
+
   FeatureComparison compare(const MeasuredSet& judged, const MeasuredSet& reference) const {
     if (judged.features.vectors.defined() && reference.features.vectors.defined()) {
-      return compare_features(judged.features, reference.features, nullptr, options_,
-                              [this] { check_stop(); });
+      FeatureComparison result = compare_features(judged.features, reference.features, nullptr,
+                                                  options_, [this] { check_stop(); });
+      add_inception_score(judged.features.vectors, result);
+      return result;
     }
     check_stop();
     FeatureComparison result;
@@ -274,6 +291,17 @@ class SetComparison {
     return json;
   }
 
+  /// Images of the smaller set whose number is known.
+  static std::int64_t fewest(const Json& json) {
+    std::int64_t least = std::numeric_limits<std::int64_t>::max();
+    for (const char* count : {"n_fake", "n_real"}) {
+      if (json.contains(count) && json[count].is_number()) {
+        least = std::min(least, json[count].get<std::int64_t>());
+      }
+    }
+    return least;
+  }
+
   void tell(const Json& json) const {
     if (json["rank_deficient"] == true) {
       log_.warn(
@@ -282,6 +310,12 @@ class SetComparison {
           std::to_string(extractor_.dimensions()) +
           "): the covariances are incomplete and the distance comes out too large. Compare it "
           "only with distances from the same numbers of images; more images help.");
+    } else if (fewest(json) < 5 * std::int64_t{extractor_.dimensions()}) {
+      log_.warn(extractor_.distance() + " is taken from few images for its features' " +
+                std::to_string(extractor_.dimensions()) +
+                " dimensions: part of it is there only for that, and falls about as 1 / number of "
+                "images. Compare it only with distances from the same numbers of images; the "
+                "kernel distance has no such part.");
     }
     if (!json.contains("metrics")) return;
     std::string text = extractor_.distance();
@@ -290,11 +324,16 @@ class SetComparison {
       if (found != json["metrics"].end()) text += before + number("%.4g", found->get<double>());
     };
     add(" ", "frechet_distance");
-    add(" +- ", "frechet_distance_standard_error");
+    const auto interval = json["metrics"].find("frechet_distance_ci");
+    if (interval != json["metrics"].end()) {
+      text += " (95 %: " + number("%.4g", (*interval)[0]) + " to " +
+              number("%.4g", (*interval)[1]) + ")";
+    }
     add("; kernel distance ", "kid");
     add(" +- ", "kid_std");
     add(", precision ", "precision");
     add(", recall ", "recall");
+    add(", Inception score ", "inception_score");
     const auto of = [&](const char* which) {
       const Json& n = json[which];
       return n.is_null() ? std::string("an unknown number of") : n.dump();

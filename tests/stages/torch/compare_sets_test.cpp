@@ -11,6 +11,7 @@
 #include "pipeline/files.hpp"
 #include "pipeline/log.hpp"
 #include "stages/common/npz.hpp"
+#include "stages/torch/inception_score.hpp"
 #include "stages/torch/statistics_file.hpp"
 #include "tests/support/expect_contains.hpp"
 #include "tests/support/scoped_variable.hpp"
@@ -48,6 +49,10 @@ class FakeExtractor : public FeatureExtractor {
     }
     return result;
   }
+  at::Tensor unbiased_logits(const at::Tensor& features) const override {
+    return has_classes ? features / 50 : at::Tensor();
+  }
+  bool has_classes = false;
   int seen = 0;
   std::string weights = "weights-1";
   std::string resize = "none";
@@ -197,6 +202,26 @@ TEST_F(CompareSets, GivesTheFiguresOfTheFeatures) {
   EXPECT_EQ(record["digests"]["real"], "digest of b");
   EXPECT_EQ(record["digests"]["extractor"], "weights-1");
   EXPECT_TRUE(record.contains("seconds"));
+}
+
+TEST_F(CompareSets, AnExtractorWithClassesGivesTheInceptionScore) {
+  const auto a = pixels_of(1, 30);
+  EXPECT_FALSE(
+      compare(set("a", a), set("b", pixels_of(2, 25)))["metrics"].contains("inception_score"));
+  extractor_.has_classes = true;
+  const Json record = compare(set("a", a), set("b", pixels_of(2, 25)));
+  InceptionScoreAccumulator expected(30);
+  expected.add(features_of(a) / 50);
+  EXPECT_NEAR(record["metrics"]["inception_score"], expected.finish().mean, 1e-9);
+  EXPECT_GT(record["metrics"]["inception_score"], 1);
+  EXPECT_CONTAINS(logged(), ", Inception score 1.");
+}
+
+TEST_F(CompareSets, TheIntervalIsSaid) {
+  options_.bootstrap = 5;
+  const Json record = compare(set("a", pixels_of(1, 30)), set("b", pixels_of(2, 25)));
+  EXPECT_LE(record["metrics"]["frechet_distance_ci"][0], record["metrics"]["frechet_distance"]);
+  EXPECT_CONTAINS(logged(), "(95 %: ");
 }
 
 TEST_F(CompareSets, IdenticalSetsHaveNoDistance) {
