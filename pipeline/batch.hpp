@@ -26,6 +26,16 @@ struct EpochCounts {
   std::uint64_t dropped_by_stage = 0;
   std::uint64_t dropped_last = 0;  ///< of the last, partial batch
   bool balanced() const { return batched + rejected + dropped_by_stage + dropped_last == read; }
+  bool operator==(const EpochCounts&) const = default;
+};
+
+/// Where in the data a stream starts.
+struct StreamPosition {
+  std::uint32_t epoch = 0;   ///< counted from 0
+  std::uint64_t next = 0;    ///< position in the epoch's order
+  EpochCounts counts = {};   ///< of the epoch, up to `next`
+  std::uint64_t images = 0;  ///< in batches so far, over all epochs: says which phase it is
+  bool operator==(const StreamPosition&) const = default;
 };
 
 /// `count` images of one shape, uint8 NHWC, and where in the data they end. Immutable once handed

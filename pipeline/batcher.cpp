@@ -26,7 +26,8 @@ Batcher::Batcher(Options options, std::shared_ptr<SlabPool> slabs, Emit emit, Re
     : options_(options),
       slabs_(std::move(slabs)),
       emit_(std::move(emit)),
-      released_(std::move(released)) {}
+      released_(std::move(released)),
+      counts_(options_.counts) {}
 
 void Batcher::add(const std::shared_ptr<Sample>& sample) {
   if (ends_before(*sample)) finish_batch();
@@ -39,7 +40,13 @@ void Batcher::add(const std::shared_ptr<Sample>& sample) {
     gathered_.push_back(sample);
     if (static_cast<int>(gathered_.size()) == options_.batch_size) finish_batch();
   }
-  if (sample->ends_epoch) finish_epoch(*sample);
+  if (sample->ends_epoch) finish_epoch();
+}
+
+void Batcher::end_epoch(std::uint32_t epoch) {
+  epoch_ = epoch;
+  next_ = options_.epoch_size;
+  finish_epoch();
 }
 
 bool Batcher::ends_before(const Sample& sample) const {
@@ -139,13 +146,13 @@ std::shared_ptr<const std::uint8_t[]> Batcher::gather_pixels(ImageShape shape) {
   return pixels;
 }
 
-void Batcher::finish_epoch(const Sample& last) {
+void Batcher::finish_epoch() {
   if (!gathered_.empty() && options_.keep_last) finish_batch();
   counts_.dropped_last += gathered_.size();
   if (!gathered_.empty()) released_(static_cast<int>(gathered_.size()));
   gathered_.clear();
   if (!counts_.balanced()) {
-    throw RunError("the books of epoch " + std::to_string(last.info.epoch + 1) +
+    throw RunError("the books of epoch " + std::to_string(epoch_ + 1) +
                    " do not balance: " + std::to_string(counts_.read) + " samples read, but " +
                    std::to_string(counts_.batched) + " batched + " +
                    std::to_string(counts_.rejected) + " rejected + " +

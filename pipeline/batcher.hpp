@@ -42,6 +42,7 @@ class Batcher {
     bool mixed_shapes = false;
     RejectPolicy policy;
     std::uint64_t epoch_size = 0;
+    EpochCounts counts;  ///< of the first epoch, before the first sample
   };
   /// `emit` receives finished batches with the number of samples that they hold on to;
   /// `released` the number of samples that left without reaching one.
@@ -55,6 +56,8 @@ class Batcher {
   /// Throws DataError when the policy says that the run stops at this sample, and RunError when
   /// the books of an epoch do not balance.
   void add(const std::shared_ptr<Sample>& sample);
+  /// The end of an epoch all of whose samples were read before.
+  void end_epoch(std::uint32_t epoch);
 
  private:
   /// Whether the batch that is being gathered ends before this sample.
@@ -65,7 +68,7 @@ class Batcher {
   void finish_batch();
   /// One block of memory with the images that were gathered.
   std::shared_ptr<const std::uint8_t[]> gather_pixels(ImageShape shape);
-  void finish_epoch(const Sample& last);
+  void finish_epoch();
   std::shared_ptr<Batch> new_batch();
 
   Options options_;

@@ -259,12 +259,15 @@ const ParamSpec& held_out_fraction_spec() {
 const ParamSchema& common_source_params() {
   static const ParamSchema kSchema = [] {
     ParamSchema schema;
-    schema.choice(
-        "on_error", "skip", {"stop", "skip"},
-        "what a bad sample does: stop the run, or be left out and noted in rejects.jsonl");
-    schema.text("max_rejects", "10%",
-                "bad samples an epoch before the run stops: a number, or a share of the source "
-                "such as 10%");
+    schema
+        .choice("on_error", "skip", {"stop", "skip"},
+                "what a bad sample does: stop the run, or be left out and noted in rejects.jsonl")
+        .may_change();
+    schema
+        .text("max_rejects", "10%",
+              "bad samples an epoch before the run stops: a number, or a share of the source "
+              "such as 10%")
+        .may_change();
     return schema;
   }();
   return kSchema;

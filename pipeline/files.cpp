@@ -141,6 +141,12 @@ void append_line(const std::filesystem::path& path, std::string_view line) {
   }
 }
 
+void sync_file(const std::filesystem::path& path) {
+  const Descriptor file(path, O_RDONLY | O_CLOEXEC);
+  if (file.get() < 0) fail(path, "open");
+  if (::fsync(file.get()) != 0) fail(path, "write");
+}
+
 void make_folders(const std::filesystem::path& path) {
   std::error_code error;
   std::filesystem::create_directories(path, error);

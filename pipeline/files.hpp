@@ -19,6 +19,9 @@ void write_file(const std::filesystem::path& path, std::string_view text);
 /// whole line. A torn line that a crash left at the end is cut off first.
 void append_line(const std::filesystem::path& path, std::string_view line);
 
+/// What was written to it is on the disk afterwards. Throws RunError.
+void sync_file(const std::filesystem::path& path);
+
 /// Makes a folder and those above it; one that is there is fine. Throws RunError.
 void make_folders(const std::filesystem::path& path);
 

@@ -268,7 +268,7 @@ void GraphStream::Impl::drive() {
 
     Batcher batcher(
         {chain.output_shape(), options.batch_size, options.keep_last, options.mixed_shapes,
-         options.policy, order->size()},
+         options.policy, order->size(), options.start.counts},
         slabs,
         [&](std::shared_ptr<Batch> batch) {
           const int samples = batch->count;
@@ -319,6 +319,11 @@ void GraphStream::Impl::drive() {
     if (stopped_before) {
       cancel_graph();
     } else {
+      try {
+        if (position.next >= order->size()) batcher.end_epoch(position.epoch);
+      } catch (...) {
+        record(std::current_exception(), true);
+      }
       input.activate();
     }
     graph.graph.wait_for_all();
@@ -340,7 +345,6 @@ GraphStream::GraphStream(const SourceStage& source, const TransformChain& chain,
     throw ConfigError(
         "the images of a batch must have one size: put image.resize before the batch");
   }
-  if (options.start.next >= order->size()) options.start = {options.start.epoch + 1, 0};
   impl_ = std::make_unique<Impl>(source, chain, std::move(order), options);
   if (options.start.epoch >= options.epochs) {
     impl_->finished = true;

@@ -11,17 +11,11 @@
 
 namespace gp {
 
-/// Where in the data a stream starts.
-struct StreamPosition {
-  std::uint32_t epoch = 0;  ///< counted from 0
-  std::uint64_t next = 0;   ///< position in the epoch's order
-  bool operator==(const StreamPosition&) const = default;
-};
-
 struct GraphOptions {
   int threads = 1;
   int max_in_flight = 512;   ///< samples between source and trainer
   std::uint32_t epochs = 1;  ///< the stream ends after this many, counted from epoch 0
+  /// Where its last sample was read already, an epoch has its end to come: that is delivered first.
   StreamPosition start;
   int batch_size = 1;
   bool keep_last = false;

@@ -262,28 +262,32 @@ DataPath Pipeline::make_data_path(const StageOverrides& overrides, bool for_eval
 class Pipeline::PhasedStream : public BatchStream {
  public:
   PhasedStream(const std::vector<PreparedPhase>& phases, GraphOptions options)
-      : phases_(phases), options_(options) {
+      : phases_(phases), options_(options), images_(options.start.images) {
+    for (; ends_with(images_); ++phase_) images_ -= phases_[phase_].images;
     open();
   }
   std::shared_ptr<const Batch> next() override {
-    if (phase_ + 1 < phases_.size() && images_ >= phases_[phase_].images) {
+    if (ends_with(images_)) {
       waited_ += stream_->seconds_waited();
       stream_.reset();  // drains: what was in flight is read again by the next graph
-      ++phase_;
-      images_ = 0;
+      images_ -= phases_[phase_++].images;
       open();
     }
     std::shared_ptr<const Batch> batch = stream_->next();
     if (batch) {
       images_ += static_cast<std::uint64_t>(batch->count);
-      if (batch->count > 0) options_.start = {batch->epoch, batch->next};
-      if (batch->end_of_epoch) options_.start = {batch->epoch + 1, 0};
+      if (batch->count > 0) options_.start = {batch->epoch, batch->next, batch->counts};
+      if (batch->end_of_epoch) options_.start = {batch->epoch + 1};
     }
     return batch;
   }
   double seconds_waited() const override { return waited_ + stream_->seconds_waited(); }
 
  private:
+  /// Whether the current phase is over after so many of its images, and another one comes.
+  bool ends_with(std::uint64_t images) const {
+    return phase_ + 1 < phases_.size() && images >= phases_[phase_].images;
+  }
   void open() {
     const PreparedPhase& phase = phases_[phase_];
     options_.batch_size = phase.batch_size;
@@ -295,7 +299,7 @@ class Pipeline::PhasedStream : public BatchStream {
   const std::vector<PreparedPhase>& phases_;
   GraphOptions options_;
   std::size_t phase_ = 0;
-  std::uint64_t images_ = 0;
+  std::uint64_t images_;  ///< of the current phase
   double waited_ = 0;
   std::unique_ptr<GraphStream> stream_;
 };
@@ -351,8 +355,8 @@ void Pipeline::cut_off_after(const std::string& address) {
 }
 
 StreamInfo Pipeline::describe(const DataPath& path, int batch_size) const {
-  return {path.chain->output_shape(), batch_size, path.order->size(), path.source->class_names(),
-          path.digest};
+  return {path.chain->output_shape(), batch_size,  path.order->size(),
+          path.source->class_names(), path.digest, path.source->digest()};
 }
 
 StreamInfo Pipeline::stream_info() const { return describe(data_, batch_size_); }

@@ -43,7 +43,7 @@ class Pipeline : public StreamFactory {
   bool end_is_sink() const { return end_is_sink_; }
 
   /// The stream that the end stage reads: shuffled for a trainer, in file order for a sink; with
-  /// the trainer's schedule, one graph after the other.
+  /// the trainer's schedule, one graph after the other. `start`: for a training that is resumed.
   std::unique_ptr<BatchStream> open_stream(int threads, Trace* trace = nullptr,
                                            StreamPosition start = {}) const;
   /// What the stream starts with: the data of the schedule's first phase where there is one.

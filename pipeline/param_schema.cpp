@@ -344,6 +344,12 @@ ParamSchema& ParamSchema::maybe() {
   return *this;
 }
 
+ParamSchema& ParamSchema::may_change() {
+  if (specs_.empty()) throw std::logic_error("may_change() before any parameter");
+  specs_.back().may_change = true;
+  return *this;
+}
+
 const ParamSpec* ParamSchema::find(std::string_view name) const {
   for (const auto& spec : specs_) {
     if (spec.name == name) return &spec;

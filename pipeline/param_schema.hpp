@@ -38,7 +38,8 @@ struct ParamSpec {
   std::optional<double> min;           ///< inclusive; for lists: of every element
   std::optional<double> max;           ///< inclusive
   std::vector<std::string> choices;
-  std::string doc;  ///< one line; unit in it
+  std::string doc;          ///< one line; unit in it
+  bool may_change = false;  ///< a run may be resumed with another value
 };
 
 /// The parameters of a stage, in the order in which they are shown.
@@ -62,6 +63,8 @@ class ParamSchema {
   ParamSchema& required();
   /// Makes the parameter added last optional (no default, may be absent).
   ParamSchema& maybe();
+  /// A run may be resumed with another value of the parameter added last.
+  ParamSchema& may_change();
 
   const std::vector<ParamSpec>& specs() const { return specs_; }
   const ParamSpec* find(std::string_view name) const;

@@ -10,16 +10,18 @@
 #include <ctime>
 #include <fstream>
 #include <map>
-#include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <thread>
 
 #include "pipeline/build_id.hpp"
 #include "pipeline/error.hpp"
+#include "pipeline/evaluation_record.hpp"
 #include "pipeline/files.hpp"
+#include "pipeline/folder_lock.hpp"
 #include "pipeline/latest_worker.hpp"
 #include "pipeline/replay.hpp"
+#include "pipeline/resume.hpp"
 
 namespace gp {
 namespace {
@@ -105,6 +107,75 @@ Json run_record(const LoadedConfig& loaded, const Pipeline& pipeline, const Thre
         {"system", std::string(system.sysname) + " " + system.release + " " + system.machine}}}};
 }
 
+constexpr char kInUse[] =
+    "another process is at work in this run directory; wait for it, or stop it";
+
+/// The newest good state of a run; null where it was killed before it saved any.
+std::unique_ptr<SavedTraining> load_saved(const Pipeline& pipeline, const fs::path& directory,
+                                          Log& log) {
+  auto* trainer = dynamic_cast<TrainStage*>(pipeline.end());
+  if (trainer == nullptr) {
+    throw ConfigError(directory.string() + ": has no train.* stage, so there is nothing to resume");
+  }
+  std::unique_ptr<SavedTraining> saved = trainer->load_training(directory, log);
+  if (!saved) log.info("no checkpoint was saved yet: starting from the beginning");
+  return saved;
+}
+
+/// The threads that the run had, unless its configuration says others now. Also checks the rest of
+/// the configuration (check_resume).
+ThreadSplit threads_to_resume(const LoadedConfig& loaded, const Pipeline& pipeline,
+                              const SavedTraining* saved, const fs::path& directory, Log& log,
+                              Calibration* rates) {
+  if (saved == nullptr) return choose_threads(pipeline, log, rates);
+  bool same = true;
+  for (const ConfigDifference& difference : check_resume(*saved, loaded, pipeline, log)) {
+    same = same && difference.key != "run.threads" && difference.key != "run.device";
+  }
+  ThreadSplit threads;
+  try {
+    if (!same) {
+      threads = choose_threads(pipeline, log, rates);
+    } else {
+      const Json record = Json::parse(read_text(directory / "run.json")).at("threads");
+      threads = {record.at("data").get<int>(), record.at("end").get<int>()};
+      const Json& measured = record.at("measured_images_per_second");
+      *rates = {measured.at("data_on_one_thread").get<double>(),
+                measured.at("training_on_all").get<double>()};
+      if (threads.data < 1 || threads.end < 1) throw DataError("fewer than one thread");
+      if (loaded.config.run.data_threads > 0) threads.data = loaded.config.run.data_threads;
+    }
+  } catch (const std::exception& error) {
+    throw DataError((directory / "run.json").string() +
+                    ": cannot read the run's threads from it (" + error.what() +
+                    "); set run.threads and run.data_threads");
+  }
+  if (threads.end != saved->threads) {
+    log.warn("the trainer has " + std::to_string(threads.end) + " threads and had " +
+             std::to_string(saved->threads) +
+             ": from here on, the bits differ from those of an undisturbed run");
+  }
+  return threads;
+}
+
+/// run.json of a run that is resumed: how it was started, and each time that it went on.
+Json resumed_record(const fs::path& directory, Json record, std::uint64_t step) {
+  Json before;
+  try {
+    before = Json::parse(read_text(directory / "run.json"));
+  } catch (const std::exception&) {
+    return record;  // killed before it was written
+  }
+  Json times = before.value("resumed", Json::array());
+  times.push_back({{"time", record["started"]},
+                   {"step", step},
+                   {"versions", record["versions"]},
+                   {"machine", record["machine"]}});
+  record["started"] = before.value("started", record["started"]);
+  record["resumed"] = times;
+  return record;
+}
+
 /// "image.decode: 256x170, of which 1024 x 660 source pixels count"
 std::string describe(const ReplayedStage& stage) {
   if (stage.shape == ImageShape()) {
@@ -148,6 +219,8 @@ std::unique_ptr<LoadedConfig> LoadedConfig::load(const ConfigFile& file,
 }
 
 fs::path run_pipeline(const LoadedConfig& loaded, const RunRequest& request, Log& log) {
+  std::optional<FolderLock> lock;
+  if (!request.resume.empty()) lock.emplace(request.resume, kInUse);
   Pipeline pipeline(loaded.config);
   if (pipeline.end() == nullptr) {
     throw ConfigError(loaded.config.path.string() +
@@ -160,21 +233,38 @@ fs::path run_pipeline(const LoadedConfig& loaded, const RunRequest& request, Log
                         ": expected the name of a file in a folder that exists");
     }
   }
+
+  fs::path directory;
+  std::unique_ptr<SavedTraining> saved;
   Calibration rates;
-  const ThreadSplit threads = choose_threads(pipeline, log, &rates);
+  ThreadSplit threads;
+  if (!request.resume.empty()) {
+    directory = fs::absolute(request.resume).lexically_normal();
+    log.open(directory / "log.txt");
+    saved = load_saved(pipeline, directory, log);
+    threads = threads_to_resume(loaded, pipeline, saved.get(), directory, log, &rates);
+    write_file(directory / "config.yaml", loaded.config.resolved_yaml());
+    write_file(directory / "run.json",
+               resumed_record(directory, run_record(loaded, pipeline, threads, rates),
+                              saved ? saved->step : 0)
+                       .dump(2) +
+                   "\n");
+  } else {
+    threads = choose_threads(pipeline, log, &rates);
+    if (!request.out.empty()) {
+      directory = make_run_directory(request.out, loaded.config.name);
+      lock.emplace(directory, kInUse);
+      write_file(directory / "config.yaml", loaded.config.resolved_yaml());
+      write_file(directory / "run.json",
+                 run_record(loaded, pipeline, threads, rates).dump(2) + "\n");
+      log.open(directory / "log.txt");
+    }
+  }
   const bool beside = std::any_of(pipeline.evaluators().begin(), pipeline.evaluators().end(),
                                   [](const auto& e) { return !e.stage->blocking(); });
   // Beside training, the data threads have their work.
   pipeline.set_evaluation_threads(beside ? 1 : threads.data);
-
-  fs::path directory;
-  if (!request.out.empty()) {
-    directory = make_run_directory(request.out, loaded.config.name);
-    log.open(directory / "log.txt");
-    write_file(directory / "config.yaml", loaded.config.resolved_yaml());
-    write_file(directory / "run.json", run_record(loaded, pipeline, threads, rates).dump(2) + "\n");
-    log.info("run directory: " + directory.string());
-  }
+  if (!directory.empty()) log.info("run directory: " + directory.string());
   const StreamInfo stream = pipeline.stream_info();
   log.info("data: " + std::to_string(stream.source_size) + " samples from '" +
            loaded.config.stages.front().address + "', " + std::to_string(threads.data) +
@@ -185,9 +275,11 @@ fs::path run_pipeline(const LoadedConfig& loaded, const RunRequest& request, Log
 
   const RunInfo run = make_run_info(pipeline, threads.end, directory);
   const std::unique_ptr<Trace> trace = request.trace.empty() ? nullptr : std::make_unique<Trace>();
-  std::unique_ptr<BatchStream> batches = pipeline.open_stream(threads.data, trace.get());
-  EndContext context{run, stream, *batches, log, request.stop, request.max_steps, {}};
-  std::mutex evaluation_file;
+  std::unique_ptr<BatchStream> batches =
+      pipeline.open_stream(threads.data, trace.get(), saved ? saved->position : StreamPosition());
+  EvaluationRecord evaluations(directory, log);
+  if (!request.resume.empty()) evaluations.resume_after(saved ? saved->step : 0);
+  EndContext context{run, stream, *batches, log, request.stop, request.max_steps, {}, saved.get()};
   const auto evaluate = [&](const Pipeline::Evaluator& evaluator, Trace::Track* track,
                             Snapshot& snapshot, const std::stop_token& stop,
                             std::vector<std::uint64_t> skipped) {
@@ -196,9 +288,7 @@ fs::path run_pipeline(const LoadedConfig& loaded, const RunRequest& request, Log
     const std::string record = evaluator.stage->evaluate(snapshot, evaluation);
     if (track != nullptr) track->add(trace->name(evaluator.address), start, Trace::Clock::now());
     // A stopped evaluation has no record.
-    if (directory.empty() || record.empty()) return;
-    const std::lock_guard lock(evaluation_file);
-    append_line(directory / "evaluation.jsonl", record);
+    if (!record.empty()) evaluations.add(evaluator.address, record);
   };
   Trace::Track* blocking_track = nullptr;
   struct Beside {
@@ -225,6 +315,7 @@ fs::path run_pipeline(const LoadedConfig& loaded, const RunRequest& request, Log
       if (const auto found = workers.find(evaluator.stage.get()); found != workers.end()) {
         // A snapshot of its own: they are not thread-safe.
         const std::shared_ptr<Snapshot> own = make();
+        if (evaluations.has(evaluator.address, own->step())) continue;
         found->second.worker->submit(
             own->step(), [&evaluate, &evaluator, own, track = found->second.track](
                              std::vector<std::uint64_t> skipped, const std::stop_token& stop) {
@@ -233,6 +324,8 @@ fs::path run_pipeline(const LoadedConfig& loaded, const RunRequest& request, Log
         continue;
       }
       if (!snapshot) snapshot = make();
+      // A run that was killed after an evaluation comes here again.
+      if (evaluations.has(evaluator.address, snapshot->step())) continue;
       evaluate(evaluator, blocking_track, *snapshot, request.stop, {});
     }
   };
@@ -256,14 +349,16 @@ fs::path run_pipeline(const LoadedConfig& loaded, const RunRequest& request, Log
     }
     throw;
   }
+  evaluations.sync();
   write_trace();
   for (const auto& [event, count] : pipeline.data().chain->events().get()) {
     log.info("data: " + event + ": " + std::to_string(count) + (count == 1 ? " image" : " images"));
   }
   if (request.stop.stop_requested()) {
-    throw InterruptedError(
-        "stopped on request" +
-        (directory.empty() ? std::string() : "; what was done is in " + directory.string()));
+    throw InterruptedError("stopped on request" + (directory.empty() || pipeline.end_is_sink()
+                                                       ? std::string()
+                                                       : "; to go on: gan-pipeline run --resume '" +
+                                                             directory.string() + "'"));
   }
   return directory;
 }

@@ -32,13 +32,18 @@ struct LoadedConfig {
 
 struct RunRequest {
   std::filesystem::path out = "runs";  ///< parent of the run directory; empty: none is made
-  std::uint64_t max_steps = 0;         ///< 0: no limit
+  std::uint64_t max_steps = 0;  ///< 0: no limit
   std::stop_token stop = {};
   std::filesystem::path trace = {};  ///< a trace of all threads goes there; empty: none
+  /// A run directory to go on in, instead: `loaded` is its config.yaml. Empty: a new one is made.
+  std::filesystem::path resume = {};
 };
 
 /// Runs a configuration to its end and returns the run directory. Throws gp::Error; after a stop
 /// InterruptedError, with the state saved.
+///
+/// A run directory holds config.yaml and run.json from its first moment on, so that a run can be
+/// resumed whenever it was killed, and is locked (FolderLock) as long as it is written to.
 std::filesystem::path run_pipeline(const LoadedConfig& loaded, const RunRequest& request, Log& log);
 
 /// Checks everything short of running: makes every stage, opens the data, takes one sample through

@@ -157,7 +157,8 @@ struct StreamInfo {
   int batch_size = 0;
   std::uint64_t source_size = 0;  ///< samples an epoch, before rejects
   std::vector<std::string> class_names;
-  std::string data_digest;
+  std::string data_digest;         ///< of what is delivered: source, filter, preprocessing
+  std::string source_digest = {};  ///< of what the source's items are
 };
 
 /// Opens further streams over the run's data: the source with its parameters overridden, stages
@@ -168,6 +169,19 @@ class StreamFactory {
   virtual std::unique_ptr<BatchStream> open(const std::map<std::string, std::string>& overrides,
                                             int batch_size) = 0;
   virtual StreamInfo info(const std::map<std::string, std::string>& overrides) = 0;
+};
+
+/// A training as a checkpoint holds it, to go on from. Each kind of trainer has its own state
+/// behind it.
+struct SavedTraining {
+  virtual ~SavedTraining() = default;
+  std::filesystem::path file;  ///< the checkpoint
+  std::uint64_t step = 0;      ///< steps done
+  StreamPosition position;     ///< behind the batch trained last
+  int threads = 1;             ///< that trained it
+  std::string config_yaml;     ///< resolved
+  std::string data_digest;     ///< StreamInfo's
+  std::string source_digest;
 };
 
 /// What train.* and sink.* run in.
@@ -183,6 +197,9 @@ struct EndContext {
   std::function<void(std::uint32_t epochs_done, bool last,
                      const std::function<std::unique_ptr<Snapshot>()>& make)>
       epoch_done;
+  /// What a trainer goes on from, made by its load_training(); `batches` start at its position.
+  /// Null: from the beginning.
+  const SavedTraining* resume = nullptr;
 };
 
 /// The last stage of a graph's stream: pulls batches on a thread of its own, until the stream ends
@@ -237,6 +254,15 @@ class TrainStage : public EndStage {
   }
   virtual std::unique_ptr<Snapshot> load_snapshot(const RunInfo& run,
                                                   const std::filesystem::path& checkpoint) = 0;
+  /// Writes the generator of a checkpoint alone, to be used elsewhere. Throws ConfigError where
+  /// this kind of training has none, DataError and RunError.
+  virtual void export_generator(const std::filesystem::path& checkpoint,
+                                const std::filesystem::path& file);
+  /// The newest checkpoint of a run directory that is whole; those that are not are told to `log`.
+  /// Null where none was saved yet. Throws DataError where none can be used, and ConfigError where
+  /// this kind of training cannot be resumed.
+  virtual std::unique_ptr<SavedTraining> load_training(const std::filesystem::path& run_directory,
+                                                       Log& log);
 };
 
 /// What evaluate.* runs in.

@@ -25,13 +25,17 @@ namespace fs = std::filesystem;
 namespace po = boost::program_options;
 
 int run(const std::vector<std::string>& arguments) {
-  Options options("gan-pipeline run CONFIG [options]",
-                  "Trains: reads the configuration, checks all of it, then streams the data into\n"
-                  "its last stages. Everything it makes goes to a new run directory.");
-  options.positional("CONFIG").with_config_options();
+  Options options(
+      "gan-pipeline run CONFIG [options], or run --resume RUN_DIR [options]",
+      "Trains: reads the configuration, checks all of it, then streams the data into\n"
+      "its last stages. Everything it makes goes to a new run directory, or with\n"
+      "--resume to that of a run that was stopped, which goes on as if it had not been.");
+  options.positional("CONFIG", false).with_config_options();
   add_device_options(options);
-  options.add()("out", po::value<std::string>()->default_value("runs")->value_name("DIR"),
-                "parent of the run directory")(
+  options.add()("out", po::value<std::string>()->value_name("DIR"),
+                "parent of the run directory (default: runs)")(
+      "resume", po::value<std::string>()->value_name("RUN_DIR"),
+      "go on with this run after its newest checkpoint, with its own configuration")(
       "dry-run", "load and check everything, take one sample through every stage, and stop")(
       "max-steps", po::value<std::int64_t>()->value_name("N"), "stop training after N steps")(
       "trace", po::value<std::string>()->value_name("FILE"),
@@ -41,15 +45,35 @@ int run(const std::vector<std::string>& arguments) {
   if (options.has("max-steps") && max_steps < 1) {
     throw ConfigError("--max-steps " + std::to_string(max_steps) + ": expected 1 or more");
   }
+  const bool resumes = options.has("resume");
+  if (resumes == options.has("CONFIG")) {
+    throw ConfigError(resumes ? "--resume takes the configuration from the run directory; leave '" +
+                                    options.get<std::string>("CONFIG") + "' out"
+                              : "missing CONFIG, or --resume RUN_DIR");
+  }
+  if (resumes && options.has("out")) {
+    throw ConfigError("--out and --resume exclude each other: a run goes on where it is");
+  }
   const StopOnSignal signals;
-  const auto loaded = load_config(options);
+  RunRequest request;
+  request.out = options.get_or<std::string>("out", "runs");
+  if (resumes) {
+    request.resume = options.get<std::string>("resume");
+    if (!fs::is_regular_file(request.resume / "config.yaml")) {
+      throw DataError(request.resume.string() +
+                      ": is no run directory (no config.yaml in it); expected one such as "
+                      "runs/00000-aircraft");
+    }
+  }
+  const auto loaded =
+      resumes ? LoadedConfig::load(request.resume / "config.yaml", config_overrides(options),
+                                   options.paths("plugin-path"))
+              : load_config(options);
   if (options.has("dry-run")) {
     std::cout << dry_run(*loaded);
     return 0;
   }
   Log log;
-  RunRequest request;
-  request.out = options.get<std::string>("out");
   request.max_steps = static_cast<std::uint64_t>(max_steps);
   request.stop = signals.token();
   request.trace = options.get_or<std::string>("trace", "");
@@ -146,6 +170,22 @@ int graph(const std::vector<std::string>& arguments) {
   return 0;
 }
 
+/// The trainer that reads checkpoints, without a configuration.
+class DcganModule {
+ public:
+  DcganModule() {
+    loader_.load_module("torch", registry_);
+    const StageInfo* info = registry_.find("train.dcgan");
+    stage_ = info->create(make_params(info->params));
+  }
+  TrainStage& trainer() const { return dynamic_cast<TrainStage&>(*stage_); }
+
+ private:
+  StageRegistry registry_;
+  PluginLoader loader_;
+  std::unique_ptr<Stage> stage_;
+};
+
 int sample(const std::vector<std::string>& arguments) {
   Options options("gan-pipeline sample CHECKPOINT|RUN_DIR --out FILE|DIR [options]",
                   "Draws images from a trained generator: a grid in one PNG, or single PNGs.");
@@ -163,16 +203,11 @@ int sample(const std::vector<std::string>& arguments) {
   if (options.has("grid") && options.has("count")) {
     throw ConfigError("--grid and --count exclude each other: a grid is one file");
   }
-  StageRegistry registry;
-  PluginLoader loader;
-  loader.load_module("torch", registry);
-  const StageInfo* info = registry.find("train.dcgan");
-  const auto stage = info->create(make_params(info->params));
+  const DcganModule module;
   RunInfo run;
   run.device = options.get<std::string>("device");
   run.threads = split_threads(0, false, uses_gpu(run.device)).end;
-  const auto snapshot =
-      dynamic_cast<TrainStage&>(*stage).load_snapshot(run, options.get<std::string>("CHECKPOINT"));
+  const auto snapshot = module.trainer().load_snapshot(run, options.get<std::string>("CHECKPOINT"));
   const auto seed = options.get<std::uint64_t>("seed");
   const ImageShape shape = snapshot->shape();
   const fs::path out = options.get<std::string>("out");
@@ -198,6 +233,22 @@ int sample(const std::vector<std::string>& arguments) {
                              static_cast<std::ptrdiff_t>(shape.width) * kChannels});
     }
   }
+  std::cout << out.string() << '\n';
+  return 0;
+}
+
+int export_generator(const std::vector<std::string>& arguments) {
+  Options options(
+      "gan-pipeline export CHECKPOINT|RUN_DIR --out FILE",
+      "Writes the generator alone (its average where there is one) as safetensors, with\n"
+      "what is needed to build it; tools/load_generator.py loads it into PyTorch.");
+  options.positional("CHECKPOINT");
+  options.add()("out", po::value<std::string>()->value_name("F"), "the file to write");
+  if (!options.parse(arguments)) return 0;
+  if (!options.has("out")) throw ConfigError("missing --out FILE");
+  const fs::path out = options.get<std::string>("out");
+  const DcganModule module;
+  module.trainer().export_generator(options.get<std::string>("CHECKPOINT"), out);
   std::cout << out.string() << '\n';
   return 0;
 }
@@ -244,13 +295,14 @@ int main(int argc, char** argv) {
   if (std::getenv("OMP_WAIT_POLICY") == nullptr) setenv("GOMP_SPINCOUNT", "10000", 0);
   return gp::run_command(
       "gan-pipeline", "Trains GANs on image collections.",
-      {{"run", "train: CONFIG [--set K=V].. [--out DIR] [--dry-run]", gp::run},
+      {{"run", "train: CONFIG [--set K=V].. [--out DIR] [--dry-run], or --resume RUN_DIR", gp::run},
        {"validate", "check a configuration", gp::validate},
        {"inspect", "list stages, or tell all about one", gp::inspect},
        {"graph", "print the graph of a configuration", gp::graph},
        {"bench", "say what the stages cost and which one is the bottleneck", gp::bench_command},
        {"evaluate", "compare two sets of images, or measure a trained state", gp::evaluate_command},
        {"sample", "draw images from a trained state", gp::sample},
+       {"export", "write a trained generator alone, for PyTorch", gp::export_generator},
        {"replay", "one sample, stage by stage, as training saw it", gp::replay_command},
        {"version", "version, compiler and headers", gp::version}},
       argc, argv);

@@ -35,6 +35,12 @@ void Adam::step() {
   for (at::Tensor& parameter : parameters_) parameter.mutable_grad().reset();
 }
 
+at::Tensor Adam::gradient_norm() const {
+  std::vector<at::Tensor> gradients;
+  for (const at::Tensor& parameter : parameters_) gradients.push_back(parameter.grad());
+  return at::stack(at::_foreach_norm(gradients)).norm();
+}
+
 std::map<std::string, at::Tensor> Adam::state() const {
   std::map<std::string, at::Tensor> state{{"step", at::full({}, step_, at::kLong)}};
   for (std::size_t i = 0; i < names_.size(); ++i) {

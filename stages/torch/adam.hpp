@@ -25,9 +25,13 @@ class Adam {
 
   /// One update from the gradients, which are dropped.
   void step();
+  /// The Euclidean norm of all gradients, of zero dimensions; not finite where one of them is not.
+  at::Tensor gradient_norm() const;
 
   /// Its state by name: "exp_avg.<parameter>", "exp_avg_sq.<parameter>", "step". Not copies.
   std::map<std::string, at::Tensor> state() const;
+  /// Steps done, for a state that is brought back; the tensors of state() are written to directly.
+  void set_steps(std::int64_t steps) { step_ = steps; }
 
  private:
   Options options_;

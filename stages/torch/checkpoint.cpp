@@ -10,6 +10,7 @@
 
 #include "pipeline/error.hpp"
 #include "pipeline/files.hpp"
+#include "pipeline/log.hpp"
 #include "stages/torch/gan_trainer.hpp"
 
 namespace gp {
@@ -19,29 +20,47 @@ using nlohmann::ordered_json;
 namespace fs = std::filesystem;
 
 constexpr char kMetadataKey[] = "gan_pipeline";
-constexpr int kFormat = 1;
+constexpr int kFormat = 2;
 constexpr char kIndexName[] = "index.json";
-constexpr char kFolderName[] = "checkpoints";
+
+ordered_json model_json(const DcganConfig& model) {
+  return {{"type", "dcgan"},
+          {"resolution", model.resolution},
+          {"latent", model.latent},
+          {"channels", model.channels},
+          {"channels_d", model.channels_d},
+          {"max_channels", model.max_channels},
+          {"dropout", model.dropout}};
+}
 
 std::string write_info(const CheckpointInfo& info) {
   return ordered_json{{"format", kFormat},
-                      {"model",
-                       {{"type", "dcgan"},
-                        {"resolution", info.model.resolution},
-                        {"latent", info.model.latent},
-                        {"channels", info.model.channels},
-                        {"channels_d", info.model.channels_d},
-                        {"max_channels", info.model.max_channels},
-                        {"dropout", info.model.dropout}}},
+                      {"model", model_json(info.model)},
                       {"step", info.step},
-                      {"epoch", info.epoch},
-                      {"next", info.next},
-                      {"images", info.images},
+                      {"epoch", info.position.epoch},
+                      {"next", info.position.next},
+                      {"epoch_counts",
+                       {{"read", info.position.counts.read},
+                        {"batched", info.position.counts.batched},
+                        {"rejected", info.position.counts.rejected},
+                        {"dropped_by_stage", info.position.counts.dropped_by_stage},
+                        {"dropped_last", info.position.counts.dropped_last}}},
+                      {"images", info.position.images},
                       {"seed", info.seed},
                       {"ema", info.ema},
-                      {"config_digest", info.config_digest},
-                      {"data_digest", info.data_digest}}
-      .dump();
+                      {"threads", info.threads},
+                      {"config_digest", sha256_hex(info.config_yaml)},
+                      {"data_digest", info.data_digest},
+                      {"source_digest", info.source_digest},
+                      {"config", info.config_yaml},
+                      {"progress",
+                       {{"metrics_step", info.progress.metrics_step},
+                        {"rejects", info.progress.rejects},
+                        {"line", info.progress.line.json()},
+                        {"epoch", info.progress.epoch.json()},
+                        {"bad_steps", info.progress.bad_steps},
+                        {"bad_in_a_row", info.progress.bad_in_a_row}}}}  // Paths need not be UTF-8.
+      .dump(-1, ' ', false, ordered_json::error_handler_t::replace);
 }
 
 /// A number of the model description: it sizes allocations, so it is not believed unchecked.
@@ -78,32 +97,60 @@ CheckpointInfo parse_info(const std::string& text) {
   info.model.max_channels = model_number(model, "max_channels", 1, DcganConfig::kMaxChannels);
   info.model.dropout = model.at("dropout").get<double>();
   info.step = json.at("step").get<std::uint64_t>();
-  info.epoch = json.at("epoch").get<std::uint32_t>();
-  info.next = json.at("next").get<std::uint64_t>();
-  info.images = json.at("images").get<std::uint64_t>();
+  info.position.epoch = json.at("epoch").get<std::uint32_t>();
+  info.position.next = json.at("next").get<std::uint64_t>();
+  info.position.images = json.at("images").get<std::uint64_t>();
+  const ordered_json& counts = json.at("epoch_counts");
+  info.position.counts = {counts.at("read").get<std::uint64_t>(),
+                          counts.at("batched").get<std::uint64_t>(),
+                          counts.at("rejected").get<std::uint64_t>(),
+                          counts.at("dropped_by_stage").get<std::uint64_t>(),
+                          counts.at("dropped_last").get<std::uint64_t>()};
   info.seed = json.at("seed").get<std::uint64_t>();
   info.ema = json.at("ema").get<double>();
-  info.config_digest = json.at("config_digest").get<std::string>();
+  info.threads = json.at("threads").get<int>();
+  info.config_yaml = json.at("config").get<std::string>();
   info.data_digest = json.at("data_digest").get<std::string>();
+  info.source_digest = json.at("source_digest").get<std::string>();
+  const ordered_json& progress = json.at("progress");
+  info.progress = {
+      progress.at("metrics_step").get<std::uint64_t>(), progress.at("rejects").get<std::uint64_t>(),
+      StepMeans::read_json(progress.at("line")),        StepMeans::read_json(progress.at("epoch")),
+      progress.at("bad_steps").get<std::uint64_t>(),    progress.at("bad_in_a_row").get<int>()};
   return info;
 }
 
-/// The index's entry of a file, and the check that the file is what it says.
-void check_against_index(const fs::path& file) {
-  for (const auto& entry : CheckpointFolder(file.parent_path()).index()) {
-    if (entry.file != file.filename()) continue;
-    const std::uint64_t size = fs::file_size(file);
-    if (size != entry.size) {
-      throw DataError(file.string() + ": the checkpoint has " + std::to_string(size) +
-                      " bytes, index.json says " + std::to_string(entry.size) +
-                      ": it is cut off or was changed; use an older checkpoint");
-    }
-    const std::string digest = sha256_file(file);
-    if (digest != entry.sha256) {
-      throw DataError(file.string() + ": the checkpoint's SHA-256 is " + digest +
-                      ", index.json says " + entry.sha256 +
-                      ": its contents have changed; use an older checkpoint");
-    }
+/// That a file is what the index says.
+void check_against_entry(const fs::path& file, const CheckpointFolder::Entry& entry) {
+  std::error_code error;
+  const std::uintmax_t size = fs::file_size(file, error);
+  if (error) {
+    throw DataError(file.string() + ": the checkpoint is missing; index.json lists it");
+  }
+  if (size != entry.size) {
+    throw DataError(file.string() + ": the checkpoint has " + std::to_string(size) +
+                    " bytes, index.json says " + std::to_string(entry.size) +
+                    ": it is cut off or was changed; use an older checkpoint");
+  }
+  const std::string digest = sha256_file(file);
+  if (digest != entry.sha256) {
+    throw DataError(file.string() + ": the checkpoint's SHA-256 is " + digest +
+                    ", index.json says " + entry.sha256 +
+                    ": its contents have changed; use an older checkpoint");
+  }
+}
+
+Checkpoint read_checkpoint(const fs::path& file) {
+  Safetensors contents = read_safetensors(file);
+  const auto metadata = contents.metadata.find(kMetadataKey);
+  if (metadata == contents.metadata.end()) {
+    throw DataError(file.string() + ": no checkpoint of gan-pipeline: __metadata__." +
+                    kMetadataKey + " is missing");
+  }
+  try {
+    return {file, parse_info(metadata->second), std::move(contents.tensors)};
+  } catch (const std::exception& error) {
+    throw DataError(file.string() + ": cannot use this checkpoint: " + error.what());
   }
 }
 
@@ -142,7 +189,26 @@ fs::path CheckpointFolder::newest() const {
   return folder_ / entries.back().file;
 }
 
-fs::path CheckpointFolder::save(const Checkpoint& checkpoint, std::size_t keep) const {
+std::optional<Checkpoint> CheckpointFolder::load_newest_whole(Log& log) const {
+  const std::vector<Entry> entries = index();
+  for (auto entry = entries.rbegin(); entry != entries.rend(); ++entry) {
+    const fs::path file = folder_ / entry->file;
+    try {
+      check_against_entry(file, *entry);
+    } catch (const DataError& error) {
+      log.warn(error.what());
+      continue;
+    }
+    if (entry != entries.rbegin()) log.warn("using the checkpoint before: " + file.string());
+    return read_checkpoint(file);
+  }
+  if (entries.empty()) return {};
+  throw DataError(folder_.string() + ": none of the checkpoints that " + kIndexName +
+                  " lists is whole; put back a copy of one, or start the training again");
+}
+
+fs::path CheckpointFolder::save(const Checkpoint& checkpoint, std::size_t keep_last,
+                                const std::set<std::uint64_t>& keep) const {
   make_folders(folder_);
   char name[64];
   std::snprintf(name, sizeof(name), "step-%08llu.safetensors",
@@ -151,17 +217,39 @@ fs::path CheckpointFolder::save(const Checkpoint& checkpoint, std::size_t keep) 
   write_safetensors(path, {checkpoint.tensors, {{kMetadataKey, write_info(checkpoint.info)}}});
 
   std::vector<Entry> entries = index();
-  std::erase_if(entries, [&](const Entry& entry) { return entry.file == name; });
-  entries.push_back({name, fs::file_size(path), sha256_file(path), checkpoint.info.step});
-  std::sort(entries.begin(), entries.end(),
-            [](const Entry& a, const Entry& b) { return a.step < b.step; });
   std::vector<std::string> surplus;
-  while (entries.size() > std::max<std::size_t>(keep, 1)) {
-    surplus.push_back(entries.front().file);
-    entries.erase(entries.begin());
+  std::erase_if(entries, [&](const Entry& entry) {
+    const bool later = entry.step >= checkpoint.info.step;
+    if (later && entry.file != name) surplus.push_back(entry.file);
+    return later;
+  });
+  try {
+    entries.push_back({name, fs::file_size(path), sha256_file(path), checkpoint.info.step});
+    keep_only(std::move(entries), keep_last, keep, std::move(surplus));
+  } catch (const RunError&) {
+    std::error_code ignored;
+    fs::remove(path, ignored);  // nobody would find it, and the disk may be full
+    throw;
   }
+  return path;
+}
+
+void CheckpointFolder::prune(std::size_t keep_last, const std::set<std::uint64_t>& keep) const {
+  std::vector<Entry> entries = index();
+  if (!entries.empty()) keep_only(std::move(entries), keep_last, keep, {});
+}
+
+void CheckpointFolder::keep_only(std::vector<Entry> entries, std::size_t keep_last,
+                                 const std::set<std::uint64_t>& keep,
+                                 std::vector<std::string> surplus) const {
+  const std::size_t last = std::min(std::max<std::size_t>(keep_last, 1), entries.size());
+  const std::uint64_t oldest = entries[entries.size() - last].step;
   ordered_json list = ordered_json::array();
   for (const Entry& entry : entries) {
+    if (entry.step < oldest && keep.count(entry.step) == 0) {
+      surplus.push_back(entry.file);
+      continue;
+    }
     list.push_back({{"file", entry.file},
                     {"size", entry.size},
                     {"sha256", entry.sha256},
@@ -172,35 +260,45 @@ fs::path CheckpointFolder::save(const Checkpoint& checkpoint, std::size_t keep) 
     std::error_code ignored;
     fs::remove(folder_ / file, ignored);
   }
-  return path;
 }
 
 Checkpoint load_checkpoint(const fs::path& path) {
   const fs::path file =
-      fs::is_directory(path) ? CheckpointFolder(path / kFolderName).newest() : path;
+      fs::is_directory(path) ? CheckpointFolder(path / kCheckpointFolder).newest() : path;
   if (!fs::is_regular_file(file)) {
     throw DataError(file.string() +
                     ": there is no such checkpoint; expected a .safetensors file or a run "
                     "directory");
   }
-  check_against_index(fs::absolute(file));
-  Safetensors contents = read_safetensors(file);
-  const auto metadata = contents.metadata.find(kMetadataKey);
-  if (metadata == contents.metadata.end()) {
-    throw DataError(file.string() + ": no checkpoint of gan-pipeline: __metadata__." +
-                    kMetadataKey + " is missing");
+  for (const auto& entry : CheckpointFolder(fs::absolute(file).parent_path()).index()) {
+    if (entry.file == file.filename()) check_against_entry(file, entry);
   }
-  try {
-    return {parse_info(metadata->second), std::move(contents.tensors)};
-  } catch (const std::exception& error) {
-    throw DataError(file.string() + ": cannot use this checkpoint: " + error.what());
-  }
+  return read_checkpoint(file);
+}
+
+void export_generator(const Checkpoint& checkpoint, const fs::path& file) {
+  const CheckpointInfo& info = checkpoint.info;
+  const std::string prefix = info.ema > 0 ? "EMA" : "G";
+  Generator generator(info.model);
+  load_state(*generator, checkpoint, prefix, checkpoint.file.string());
+  Safetensors contents;
+  for (const auto& [name, tensor] : state_of(*generator)) contents.tensors["G." + name] = tensor;
+  contents.metadata[kMetadataKey] = ordered_json{
+      {"kind", "generator"}, {"model", model_json(info.model)}, {"average", info.ema > 0},
+      {"step", info.step},   {"epoch", info.position.epoch},    {"images", info.position.images},
+      {"seed", info.seed}}.dump();
+  write_safetensors(file, contents);
 }
 
 void load_state(torch::nn::Module& network, const Checkpoint& checkpoint, const std::string& prefix,
                 const std::string& where) {
+  load_state(state_of(network), checkpoint, prefix, where);
+}
+
+void load_state(const std::map<std::string, at::Tensor>& state, const Checkpoint& checkpoint,
+                const std::string& prefix, const std::string& where) {
   const at::NoGradGuard no_grad;
-  for (auto& [name, target] : state_of(network)) {
+  for (const auto& [name, target] : state) {
     const std::string key = prefix + "." + name;
     const auto found = checkpoint.tensors.find(key);
     if (found == checkpoint.tensors.end()) {

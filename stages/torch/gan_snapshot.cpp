@@ -39,8 +39,8 @@ GanSnapshot::GanSnapshot(const Checkpoint& checkpoint, at::Device device, const 
       generator_(config_),
       discriminator_(config_),
       step_(checkpoint.info.step),
-      epoch_(checkpoint.info.epoch),
-      images_(checkpoint.info.images) {
+      epoch_(checkpoint.info.position.epoch),
+      images_(checkpoint.info.position.images) {
   load_state(*generator_, checkpoint, checkpoint.info.ema > 0 ? "EMA" : "G", where);
   load_state(*discriminator_, checkpoint, "D", where);
   generator_->to(device_);

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "stages/torch/autocast.hpp"
+#include "stages/torch/checkpoint.hpp"
 #include "stages/torch/random_tensor.hpp"
 
 namespace gp {
@@ -23,7 +24,9 @@ at::Tensor cross_entropy(const at::Tensor& logits, float target) {
 }  // namespace
 
 bool GanStep::finite() const {
-  return std::isfinite(loss_d_real) && std::isfinite(loss_d_fake) && std::isfinite(loss_g);
+  return std::isfinite(loss_d_real) && std::isfinite(loss_d_fake) && std::isfinite(loss_g) &&
+         std::isfinite(gradient_norm_d_real) && std::isfinite(gradient_norm_d_fake) &&
+         std::isfinite(gradient_norm_g);
 }
 
 std::map<std::string, at::Tensor> state_of(const torch::nn::Module& network) {
@@ -62,6 +65,8 @@ GanTrainer::GanTrainer(const DcganConfig& config, const GanTrainerOptions& optio
                                      Adam::Options{}.epsilon});
 }
 
+GanTrainer::~GanTrainer() = default;
+
 GanTrainer::Pass GanTrainer::discriminate(const at::Tensor& images, float target,
                                           const std::string& pass) {
   at::Tensor logits;
@@ -78,6 +83,7 @@ at::Tensor GanTrainer::generate(const at::Tensor& z) {
 }
 
 GanStep GanTrainer::step(const at::Tensor& pixels) {
+  if (options_.undoable) keep_state();
   const at::Tensor reals = to_signed(pixels.to(options_.device));
   const std::int64_t count = reals.size(0);
   const at::Tensor z =
@@ -86,10 +92,12 @@ GanStep GanTrainer::step(const at::Tensor& pixels) {
 
   const Pass real = discriminate(reals, static_cast<float>(1 - options_.label_smoothing), "real");
   real.loss.backward();
+  const at::Tensor norm_d_real = optimizer_d_->gradient_norm();
   optimizer_d_->step();
 
   const Pass fake = discriminate(fakes.detach(), 0, "fake");
   fake.loss.backward();
+  const at::Tensor norm_d_fake = optimizer_d_->gradient_norm();
   optimizer_d_->step();
 
   std::vector<at::Tensor> statistics;
@@ -105,6 +113,7 @@ GanStep GanTrainer::step(const at::Tensor& pixels) {
   const std::vector<at::Tensor> buffers = generator_->buffers();
   for (std::size_t i = 0; i < statistics.size(); ++i) buffers[i].copy_(statistics[i]);
   set_trainable(*discriminator_, true);
+  const at::Tensor norm_g = optimizer_g_->gradient_norm();
   optimizer_g_->step();
   if (average_) update_average();
 
@@ -114,10 +123,10 @@ GanStep GanTrainer::step(const at::Tensor& pixels) {
   const at::NoGradGuard no_grad;
   const at::Tensor values =
       at::stack({real.loss, fake.loss, fooled.loss, real.logits.gt(0).to(at::kFloat).mean(),
-                 fake.logits.le(0).to(at::kFloat).mean()})
+                 fake.logits.le(0).to(at::kFloat).mean(), norm_d_real, norm_d_fake, norm_g})
           .cpu();  // one transfer
   const float* const value = values.const_data_ptr<float>();
-  return {value[0], value[1], value[2], value[3], value[4]};
+  return {value[0], value[1], value[2], value[3], value[4], value[5], value[6], value[7]};
 }
 
 void GanTrainer::update_average() {
@@ -143,6 +152,38 @@ std::map<std::string, at::Tensor> GanTrainer::state() const {
   add("optimizer_G", optimizer_g_->state());
   add("optimizer_D", optimizer_d_->state());
   return all;
+}
+
+void GanTrainer::keep_state() {
+  if (!before_) before_ = std::make_unique<Checkpoint>();
+  const at::NoGradGuard no_grad;
+  for (const auto& [name, tensor] : state()) {
+    at::Tensor& kept = before_->tensors[name];
+    if (kept.defined()) {
+      kept.copy_(tensor);
+    } else {
+      kept = tensor.detach().clone();
+    }
+  }
+}
+
+void GanTrainer::undo() {
+  TORCH_CHECK(before_, "GanTrainer::undo without an undoable step");
+  load_state(*before_);
+}
+
+void GanTrainer::load_state(const Checkpoint& checkpoint) {
+  const std::string where = checkpoint.file.string();
+  gp::load_state(*generator_, checkpoint, "G", where);
+  gp::load_state(*discriminator_, checkpoint, "D", where);
+  if (average_) gp::load_state(*average_, checkpoint, "EMA", where);
+  const auto load_optimizer = [&](Adam& optimizer, const std::string& name) {
+    const std::map<std::string, at::Tensor> state = optimizer.state();
+    gp::load_state(state, checkpoint, name, where);
+    optimizer.set_steps(state.at("step").item<std::int64_t>());
+  };
+  load_optimizer(*optimizer_g_, "optimizer_G");
+  load_optimizer(*optimizer_d_, "optimizer_D");
 }
 
 }  // namespace gp

@@ -11,6 +11,8 @@
 
 namespace gp {
 
+struct Checkpoint;
+
 struct GanTrainerOptions {
   std::uint64_t seed = 0;
   double learning_rate = 2e-4;    ///< generator
@@ -21,6 +23,7 @@ struct GanTrainerOptions {
   double ema = 0;              ///< decay of the generator's moving average; 0: none
   at::Device device = at::kCPU;
   bool bf16 = false;
+  bool undoable = false;  ///< each step keeps a copy of the state before it, for undo()
 };
 
 /// What one step measured: the discriminator before its updates.
@@ -30,8 +33,13 @@ struct GanStep {
   float loss_g = 0;
   float accuracy_real = 0;  ///< share of reals with a logit above 0
   float accuracy_fake = 0;  ///< share of fakes with a logit of 0 or less
+  float gradient_norm_d_real = 0;
+  float gradient_norm_d_fake = 0;
+  float gradient_norm_g = 0;
 
   float loss_d() const { return (loss_d_real + loss_d_fake) / 2; }
+  /// Whether all losses are finite, and the gradients of all three updates. (If not, those updates
+  /// have made the weights useless, which the losses show only a step later.)
   bool finite() const;
 };
 
@@ -50,6 +58,7 @@ std::map<std::string, at::Tensor> state_of(const torch::nn::Module& network);
 class GanTrainer {
  public:
   GanTrainer(const DcganConfig& config, const GanTrainerOptions& options);
+  ~GanTrainer();
 
   /// `pixels`: uint8 [N,H,W,3], on any device.
   GanStep step(const at::Tensor& pixels);
@@ -66,6 +75,16 @@ class GanTrainer {
 
   /// All state by name: "G.*", "D.*", "EMA.*", "optimizer_G.*", "optimizer_D.*". Not copies.
   std::map<std::string, at::Tensor> state() const;
+  /// Takes back the last step, exactly, but for steps() and images(), which it has used up. Needs
+  /// GanTrainerOptions::undoable.
+  void undo();
+  /// Takes all of it from a checkpoint, but not how far it had come. Throws DataError that names
+  /// the file and the first tensor that does not fit.
+  void load_state(const Checkpoint& checkpoint);
+  void set_progress(std::uint64_t steps, std::uint64_t images) {
+    steps_ = steps;
+    images_ = images;
+  }
 
  private:
   struct Pass {
@@ -76,6 +95,7 @@ class GanTrainer {
   Pass discriminate(const at::Tensor& images, float target, const std::string& pass);
   at::Tensor generate(const at::Tensor& z);
   void update_average();
+  void keep_state();
 
   DcganConfig config_;
   GanTrainerOptions options_;
@@ -84,6 +104,7 @@ class GanTrainer {
   Generator average_{nullptr};
   std::unique_ptr<Adam> optimizer_g_;
   std::unique_ptr<Adam> optimizer_d_;
+  std::unique_ptr<Checkpoint> before_;  ///< what undo() brings back
   std::uint64_t steps_ = 0;
   std::uint64_t images_ = 0;
 };

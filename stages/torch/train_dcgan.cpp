@@ -7,6 +7,12 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
 
 #include "pipeline/error.hpp"
 #include "pipeline/files.hpp"
@@ -24,6 +30,10 @@ namespace gp {
 namespace {
 
 constexpr char kName[] = "train.dcgan";
+/// How often a step that is not finite is left out one after the other, and how often the same
+/// checkpoint is gone back to, before the run stops.
+constexpr int kMostSkips = 10;
+constexpr int kMostRollbacks = 3;
 
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -76,8 +86,32 @@ GanTrainerOptions trainer_options(const Params& params, const RunInfo& run, at::
   options.ema = params.real("ema");
   options.device = device;
   options.bf16 = bf16;
+  options.undoable = params.text("on_nan") == "skip";
   return options;
 }
+
+/// Metrics of which a larger value is better; of all others a smaller one is.
+const std::set<std::string> kLargerIsBetter{"precision", "recall", "inception_score"};
+
+/// The values of a metric in evaluation.jsonl, by step.
+std::map<std::uint64_t, double> read_scores(const std::filesystem::path& directory,
+                                            const std::string& metric) {
+  std::map<std::uint64_t, double> scores;
+  std::ifstream file(directory / "evaluation.jsonl");
+  for (std::string line; std::getline(file, line);) {
+    const auto record = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (!record.is_object() || !record.contains("step") || !record.contains("metrics")) continue;
+    const auto& metrics = record["metrics"];
+    if (!metrics.contains(metric) || !metrics[metric].is_number()) continue;
+    scores[record["step"].get<std::uint64_t>()] = metrics[metric].get<double>();
+  }
+  return scores;
+}
+
+/// What load_training hands to the run that goes on from it.
+struct SavedDcgan : SavedTraining {
+  Checkpoint checkpoint;
+};
 
 std::int64_t parameter_count(const torch::nn::Module& network) {
   std::int64_t count = 0;
@@ -105,21 +139,32 @@ class Training {
         context_(context),
         trainer_(model_config(params, context.stream.shape),
                  trainer_options(params, context.run, device, bf16)),
-        record_(context.run.directory) {}
+        record_(context.run.directory, context.log) {}
 
   const GanTrainer& trainer() const { return trainer_; }
   void run();
 
  private:
   bool writes() const { return !context_.run.directory.empty(); }
+  bool skips() const { return params_.text("on_nan") == "skip"; }
+  bool limit_reached() const {
+    return context_.max_steps > 0 && trainer_.steps() >= context_.max_steps;
+  }
+  bool resume();
   std::filesystem::path in_samples(const std::string& name) const;
   std::shared_ptr<const Batch> next_batch();
   void train(const Batch& batch);
+  void recover(const GanStep& step, const Batch& batch);
+  std::string roll_back();
   void report(bool epoch_ends);
-  void finish_epoch(bool last);
+  bool end_epoch();
+  void tell_epoch(std::uint32_t number) const;
   void write_reals(const Batch& batch) const;
   void write_fakes(std::uint32_t number);
   void save_checkpoint();
+  void attempt(const std::string& what, const std::function<void()>& write);
+  void try_to_save();
+  std::set<std::uint64_t> checkpoints_to_keep() const;
   double seconds_left() const;
 
   const Params& params_;
@@ -128,14 +173,20 @@ class Training {
   GanTrainer trainer_;
   TrainingRecord record_;
 
-  /// Where the data stands: the batch trained last.
-  std::uint32_t epoch_ = 0;        ///< counted from 0
-  std::uint64_t next_ = 0;         ///< position in its order
+  StreamPosition position_;        ///< behind the batch trained last
   std::uint32_t epochs_done_ = 0;  ///< whole ones
-  std::uint64_t saved_step_ = ~std::uint64_t{0};
+  std::uint64_t rejects_ = 0;      ///< lines of rejects.jsonl up to position_
+  std::uint64_t saved_step_ = 0;   ///< what is the newest checkpoint's; nothing is saved of step 0
 
-  StepMeans line_;  ///< since the last line of metrics.jsonl
+  std::set<std::uint64_t> evaluated_;  ///< steps saved for keep_best
+
+  StepMeans line_;                  ///< since the last line of metrics.jsonl
+  std::uint64_t metrics_step_ = 0;  ///< that line's
   StepMeans epoch_means_;
+  std::uint64_t bad_steps_ = 0;  ///< whose losses or gradients were not finite
+  int bad_in_a_row_ = 0;         ///< skipped one after the other, or rolled back to one checkpoint
+  bool last_was_bad_ = false;
+  std::uint64_t first_step_ = 0;  ///< this process's
   double started_ = now();
   double line_started_ = now();
   double line_waited_ = 0;
@@ -153,35 +204,47 @@ std::filesystem::path Training::in_samples(const std::string& name) const {
 void Training::run() {
   started_ = line_started_ = epoch_started_ = now();
   bool finished = false;
+  if (context_.resume != nullptr) {
+    finished = resume() || context_.stop.stop_requested();
+  } else {
+    record_.resume_after(0, 0);  // a run that was killed before its first checkpoint left lines
+  }
   while (!finished) {
     std::shared_ptr<const Batch> batch = next_batch();
     if (!batch) break;
     record_.add_rejects(batch->rejects);
+    const bool epoch_ends = batch->end_of_epoch;
     if (batch->count > 0) {
-      if (trainer_.steps() == 0 && writes()) write_reals(*batch);
+      if (trainer_.steps() == 0 && writes()) {
+        attempt("picture", [&] { write_reals(*batch); });
+      }
       train(*batch);
     }
-    epoch_ = batch->epoch;
-    next_ = batch->next;
-    const bool epoch_ends = batch->end_of_epoch;
+    // A batch of rejects only, before the data fail, is no place to resume at: samples before it
+    // wait for their batch.
+    if (batch->count > 0 || epoch_ends) {
+      position_ = {batch->epoch, batch->next, batch->counts, trainer_.images()};
+      rejects_ = record_.rejects();
+    }
     batch.reset();  // its places are the pipeline's again while this thread writes or evaluates
 
-    const bool limit = context_.max_steps > 0 && trainer_.steps() >= context_.max_steps;
-    report(epoch_ends || limit);
+    report(epoch_ends);
     if (epoch_ends) {
-      epochs_done_ = epoch_ + 1;
-      ++epoch_;
-      next_ = 0;
+      epochs_done_ = position_.epoch + 1;
+      position_ = {epochs_done_, 0, {}, trainer_.images()};
     }
     if (context_.stop.stop_requested()) break;
-    if (epoch_ends || limit) {
-      finished = limit || epochs_done_ >= epochs_;
-      finish_epoch(finished);
-    }
+    if (epoch_ends || limit_reached()) finished = end_epoch();
+    if (context_.stop.stop_requested()) break;
   }
   if (trainer_.steps() > 0) {
     save_checkpoint();
+    record_.sync();
     record_.write_plots();
+  }
+  if (bad_steps_ > 0) {
+    context_.log.warn(format("%llu steps were not finite: see `on_nan` and the warnings above",
+                             static_cast<unsigned long long>(bad_steps_)));
   }
   if (context_.stop.stop_requested()) {
     context_.log.info(format("stopped after step %llu; state saved",
@@ -189,14 +252,58 @@ void Training::run() {
   }
 }
 
+/// Brings the state back. Returns whether there is nothing left to train.
+bool Training::resume() {
+  const auto& saved = dynamic_cast<const SavedDcgan&>(*context_.resume);
+  const CheckpointInfo& info = saved.checkpoint.info;
+  trainer_.load_state(saved.checkpoint);
+  trainer_.set_progress(info.step, info.position.images);
+  position_ = info.position;
+  epochs_done_ = position_.epoch;
+  saved_step_ = first_step_ = info.step;
+  metrics_step_ = info.progress.metrics_step;
+  rejects_ = info.progress.rejects;
+  line_ = info.progress.line;
+  epoch_means_ = info.progress.epoch;
+  bad_steps_ = info.progress.bad_steps;
+  bad_in_a_row_ = info.progress.bad_in_a_row;
+  record_.resume_after(metrics_step_, rejects_);
+  context_.log.info(format("resuming after step %llu, at sample %llu of epoch %u, from ",
+                           static_cast<unsigned long long>(info.step),
+                           static_cast<unsigned long long>(position_.next), position_.epoch + 1) +
+                    saved.file.string());
+  // What follows an epoch, or the last step, may have been interrupted; most of it is done again.
+  const bool between_epochs = position_.next == 0 && epochs_done_ > 0;
+  if (!between_epochs && !limit_reached()) return false;
+  const bool finished = end_epoch();
+  if (finished) {
+    context_.log.info(
+        format("the training is finished: step %llu, epoch %u of %u; to go on, raise ",
+               static_cast<unsigned long long>(trainer_.steps()), epochs_done_, epochs_) +
+        (limit_reached() ? "--max-steps"
+                         : "its epochs: --set stages." + std::string(kName) + ".epochs=N"));
+  }
+  return finished;
+}
+
 std::shared_ptr<const Batch> Training::next_batch() {
+  std::shared_ptr<const Batch> batch;
   try {
-    return context_.batches.next();
+    batch = context_.batches.next();
   } catch (...) {
     // The data have failed, not the training: what was learned so far is kept.
-    if (trainer_.steps() > 0) save_checkpoint();
+    if (trainer_.steps() > 0) try_to_save();
     throw;
   }
+  // Here it is known whether the step before was the last one of its epoch: then what was measured
+  // over the epoch comes first.
+  const auto every = static_cast<std::uint64_t>(params_.integer("save_every"));
+  const bool epoch_ends = batch != nullptr && batch->end_of_epoch;
+  // A state that was just brought back is in a checkpoint already, or not yet worth one.
+  if (trainer_.steps() > 0 && trainer_.steps() % every == 0 && !epoch_ends && !last_was_bad_) {
+    try_to_save();
+  }
+  return batch;
 }
 
 void Training::train(const Batch& batch) {
@@ -205,34 +312,92 @@ void Training::train(const Batch& batch) {
       at::from_blob(const_cast<std::uint8_t*>(batch.pixels.get()),
                     {batch.count, batch.shape.height, batch.shape.width, kChannels}, at::kByte);
   const GanStep step = trainer_.step(pixels);
-  if (!step.finite()) {
-    throw RunError(
-        std::string(kName) + ": the loss is not finite at step " +
-        std::to_string(trainer_.steps()) +
-        format(" (discriminator %g on reals and %g on fakes, generator %g)",
-               double{step.loss_d_real}, double{step.loss_d_fake}, double{step.loss_g}) +
-        "; try a smaller learning_rate, or precision fp32. The checkpoints saved before are good");
+  last_was_bad_ = !step.finite();
+  if (last_was_bad_) {
+    recover(step, batch);
+    return;
   }
+  if (skips()) bad_in_a_row_ = 0;
   line_.add(step, batch.count);
   epoch_means_.add(step, batch.count);
 }
 
-void Training::report(bool epoch_ends) {
+/// What `on_nan` says, after a step whose losses or gradients are not finite. The step's number and
+/// the batch are used up in any case, so whatever follows is again a function of the step.
+void Training::recover(const GanStep& step, const Batch& batch) {
+  ++bad_steps_;
+  ++bad_in_a_row_;
+  std::string keys;
+  for (const std::string& key : batch.keys) keys += (keys.empty() ? "" : ", ") + key;
+  const std::string what =
+      std::string(kName) + ": a loss or gradient is not finite at step " +
+      std::to_string(trainer_.steps()) +
+      format(
+          " (losses: discriminator %g on reals and %g on fakes, generator %g; norms of their "
+          "gradients: %g, %g, %g)",
+          double{step.loss_d_real}, double{step.loss_d_fake}, double{step.loss_g},
+          double{step.gradient_norm_d_real}, double{step.gradient_norm_d_fake},
+          double{step.gradient_norm_g});
+  const std::string of_batch = ". Its batch: " + keys;
+  const std::string& policy = params_.text("on_nan");
+  constexpr char kAdvice[] = "; try a smaller learning_rate, or precision fp32";
+  if (policy == "stop") {
+    throw RunError(what + kAdvice +
+                   ", or on_nan: skip or rollback. The checkpoints saved before "
+                   "are good" +
+                   of_batch);
+  }
+  if (bad_in_a_row_ > (skips() ? kMostSkips : kMostRollbacks)) {
+    throw RunError(what + ", and on_nan: " + policy + " did not help " +
+                   std::to_string(bad_in_a_row_ - 1) + " times in a row" + kAdvice +
+                   ". The checkpoints saved before are good" + of_batch);
+  }
+  std::string done = "the step is left out";
+  if (skips()) {
+    trainer_.undo();
+  } else {
+    done = roll_back();
+  }
+  context_.log.warn(
+      what + ": " + done +
+      format(" (%llu such steps so far)", static_cast<unsigned long long>(bad_steps_)) + of_batch);
+}
+
+/// Brings back the newest checkpoint's weights and optimisers, or those of the beginning, but
+/// neither the step number nor the position in the data. Says which.
+std::string Training::roll_back() {
+  std::optional<Checkpoint> checkpoint;
+  if (writes()) {
+    checkpoint = CheckpointFolder(context_.run.directory / kCheckpointFolder)
+                     .load_newest_whole(context_.log);
+  }
+  if (checkpoint) {
+    trainer_.load_state(*checkpoint);
+    return "went back to the state of step " + std::to_string(checkpoint->info.step);
+  }
+  Checkpoint beginning;
+  beginning.tensors = GanTrainer(trainer_.config(), trainer_.options()).state();
+  trainer_.load_state(beginning);
+  return "went back to the state of the beginning, since no checkpoint was saved yet";
+}
+
+void Training::report(bool at_once) {
   const auto every = static_cast<std::uint64_t>(params_.integer("log_every"));
-  if (line_.steps() == 0 || (line_.steps() < every && !epoch_ends)) return;
+  if (line_.steps() == 0 || (line_.steps() < every && !at_once)) return;
   const double seconds = std::max(now() - line_started_, 1e-9);
   const double waited = context_.batches.seconds_waited();
   const double rate = static_cast<double>(line_.images()) / seconds;
   const double share = std::clamp((waited - line_waited_) / seconds, 0.0, 1.0);
   rate_ = rate_ == 0 ? rate : 0.9 * rate_ + 0.1 * rate;
   waited_share_ = 0.9 * waited_share_ + 0.1 * share;
-  record_.add({trainer_.steps(), epoch_ + 1, trainer_.images(), line_, rate, share});
-  context_.log.progress(
-      format("epoch %u/%u  step %llu  loss D %.3f G %.3f  D accuracy: reals %.0f %%, fakes %.0f %%"
-             "  %.1f images/s  %.0f %% waiting for data  %s left",
-             epoch_ + 1, epochs_, static_cast<unsigned long long>(trainer_.steps()), line_.loss_d(),
-             line_.loss_g(), 100 * line_.accuracy_real(), 100 * line_.accuracy_fake(), rate_,
-             100 * waited_share_, duration_text(seconds_left()).c_str()));
+  metrics_step_ = trainer_.steps();
+  record_.add({metrics_step_, position_.epoch + 1, trainer_.images(), line_, rate, share});
+  context_.log.progress(format(
+      "epoch %u/%u  step %llu  loss D %.3f G %.3f  D accuracy: reals %.0f %%, fakes %.0f %%"
+      "  %.1f images/s  %.0f %% waiting for data  %s left",
+      position_.epoch + 1, epochs_, static_cast<unsigned long long>(trainer_.steps()),
+      line_.loss_d(), line_.loss_g(), 100 * line_.accuracy_real(), 100 * line_.accuracy_fake(),
+      rate_, 100 * waited_share_, duration_text(seconds_left()).c_str()));
   line_.reset();
   line_started_ = now();
   line_waited_ = waited;
@@ -250,37 +415,63 @@ double Training::seconds_left() const {
     steps = steps > 0 ? std::min(steps, limit) : limit;
   }
   const auto done = static_cast<double>(trainer_.steps());
-  return (now() - started_) / done * std::max(steps - done, 0.0);
+  const double here = done - static_cast<double>(first_step_);
+  return here == 0 ? 0 : (now() - started_) / here * std::max(steps - done, 0.0);
 }
 
-void Training::finish_epoch(bool last) {
+/// What follows an epoch, or the last step: pictures, a checkpoint, evaluation. Returns whether
+/// the training is at its end. May be done again after it was interrupted.
+bool Training::end_epoch() {
+  const bool last = limit_reached() || epochs_done_ >= epochs_;
   // Counted as begun where max_steps ends it early.
-  const std::uint32_t number = next_ > 0 ? epoch_ + 1 : epochs_done_;
-  if (epoch_means_.steps() == 0) {
+  const std::uint32_t number = position_.next > 0 ? position_.epoch + 1 : epochs_done_;
+  const bool again = trainer_.steps() == first_step_ && first_step_ > 0;  // after it was resumed
+  if (epoch_means_.steps() == 0 && !last_was_bad_ && !again) {
     throw RunError(std::string(kName) + ": epoch " + std::to_string(number) +
                    " gave no batch: the source has " + std::to_string(context_.stream.source_size) +
                    " samples and a batch takes " + std::to_string(context_.stream.batch_size) +
                    "; make `size` of batch smaller, or set `last: keep`, and see rejects.jsonl");
   }
+  if (!again) tell_epoch(number);
+  const auto due = [&](const char* name, std::uint64_t count) {
+    return last || count % static_cast<std::uint64_t>(params_.integer(name)) == 0;
+  };
+  if (due("save_every", trainer_.steps())) try_to_save();
+  // The line of steps that max_steps leaves over comes after the state was saved: a run that goes
+  // on from there writes it with the steps that it is to cover.
+  report(true);
+  if (writes() && due("sample_every", number)) {
+    attempt("picture", [&] { write_fakes(number); });
+  }
+  if (context_.epoch_done) {
+    context_.epoch_done(number, last, [this]() -> std::unique_ptr<Snapshot> {
+      if (params_.has("keep_best")) {
+        try_to_save();
+        evaluated_.insert(trainer_.steps());
+      }
+      return std::make_unique<GanSnapshot>(trainer_, epochs_done_);
+    });
+  }
+  if (writes() && evaluated_.count(trainer_.steps()) > 0) {
+    attempt("choice of the best checkpoint", [this] {
+      CheckpointFolder(context_.run.directory / kCheckpointFolder)
+          .prune(static_cast<std::size_t>(params_.integer("keep_last")), checkpoints_to_keep());
+    });
+  }
+  if (context_.stop.stop_requested()) return false;  // the state to save is that before the rest
+  epoch_means_.reset();
+  epoch_started_ = line_started_ = now();
+  line_waited_ = context_.batches.seconds_waited();
+  return last;
+}
+
+void Training::tell_epoch(std::uint32_t number) const {
   context_.log.info(format(
       "epoch %u/%u: loss D %.4f G %.4f, D accuracy: reals %.1f %%, fakes %.1f %%, %llu steps in %s",
       number, epochs_, epoch_means_.loss_d(), epoch_means_.loss_g(),
       100 * epoch_means_.accuracy_real(), 100 * epoch_means_.accuracy_fake(),
       static_cast<unsigned long long>(epoch_means_.steps()),
       duration_text(now() - epoch_started_).c_str()));
-  const auto due = [&](const char* name) {
-    return last || number % static_cast<std::uint32_t>(params_.integer(name)) == 0;
-  };
-  if (writes() && due("sample_every")) write_fakes(number);
-  if (due("checkpoint_every")) save_checkpoint();
-  if (context_.epoch_done) {
-    context_.epoch_done(number, last, [this]() -> std::unique_ptr<Snapshot> {
-      return std::make_unique<GanSnapshot>(trainer_, epochs_done_);
-    });
-  }
-  epoch_means_.reset();
-  epoch_started_ = line_started_ = now();
-  line_waited_ = context_.batches.seconds_waited();
 }
 
 void Training::write_reals(const Batch& batch) const {
@@ -301,20 +492,58 @@ void Training::write_fakes(std::uint32_t number) {
 
 void Training::save_checkpoint() {
   if (!writes() || saved_step_ == trainer_.steps()) return;
-  saved_step_ = trainer_.steps();
+  record_.sync();  // it holds all that the checkpoint says was written
   Checkpoint checkpoint;
   checkpoint.tensors = trainer_.state();
-  checkpoint.info.model = trainer_.config();
-  checkpoint.info.step = trainer_.steps();
-  checkpoint.info.epoch = epoch_;
-  checkpoint.info.next = next_;
-  checkpoint.info.images = trainer_.images();
-  checkpoint.info.seed = context_.run.seed;
-  checkpoint.info.ema = trainer_.options().ema;
-  checkpoint.info.config_digest = sha256_hex(context_.run.config_yaml);
-  checkpoint.info.data_digest = context_.stream.data_digest;
-  CheckpointFolder(context_.run.directory / "checkpoints")
-      .save(checkpoint, static_cast<std::size_t>(params_.integer("keep_checkpoints")));
+  CheckpointInfo& info = checkpoint.info;
+  info.model = trainer_.config();
+  info.step = trainer_.steps();
+  info.position = position_;
+  info.seed = context_.run.seed;
+  info.ema = trainer_.options().ema;
+  info.threads = context_.run.threads;
+  info.config_yaml = context_.run.config_yaml;
+  info.data_digest = context_.stream.data_digest;
+  info.source_digest = context_.stream.source_digest;
+  const int in_a_row = skips() || last_was_bad_ ? bad_in_a_row_ : 0;
+  info.progress = {metrics_step_, rejects_, line_, epoch_means_, bad_steps_, in_a_row};
+  CheckpointFolder(context_.run.directory / kCheckpointFolder)
+      .save(checkpoint, static_cast<std::size_t>(params_.integer("keep_last")),
+            checkpoints_to_keep());
+  saved_step_ = trainer_.steps();
+  bad_in_a_row_ = in_a_row;  // there is a newer state to go back to
+}
+
+/// Beside the newest ones: the best that was evaluated, and those that wait for their evaluation.
+std::set<std::uint64_t> Training::checkpoints_to_keep() const {
+  if (!params_.has("keep_best")) return {};
+  const std::string& metric = params_.text("keep_best");
+  const std::map<std::uint64_t, double> scores = read_scores(context_.run.directory, metric);
+  std::set<std::uint64_t> keep;
+  // An evaluator that runs beside training passes over those that it has no time for.
+  const std::uint64_t newest = scores.empty() ? 0 : scores.rbegin()->first;
+  keep.insert(evaluated_.upper_bound(newest), evaluated_.end());
+  const double sign = kLargerIsBetter.count(metric) > 0 ? -1 : 1;
+  const auto best = std::min_element(
+      scores.begin(), scores.end(),
+      [&](const auto& a, const auto& b) { return sign * a.second < sign * b.second; });
+  if (best != scores.end()) keep.insert(best->first);
+  return keep;
+}
+
+/// Writes something that the training can do without for now: a disk that is full may have room
+/// again before the next one is due. At the end, a checkpoint that cannot be written is an error.
+void Training::attempt(const std::string& what, const std::function<void()>& write) {
+  try {
+    write();
+  } catch (const RunError& error) {
+    context_.log.warn("no " + what + " of step " + std::to_string(trainer_.steps()) + ": " +
+                      error.what() + ". The training goes on; earlier ones are whole");
+  }
+}
+
+void Training::try_to_save() {
+  attempt("checkpoint", [this] { save_checkpoint(); });
 }
 
 }  // namespace
@@ -355,6 +584,29 @@ double TrainDcgan::measure_rate(const RunInfo& run, const StreamInfo& stream) {
   } catch (const c10::Error& error) {
     throw RunError(std::string(kName) + ": " + error.what_without_backtrace());
   }
+}
+
+std::unique_ptr<SavedTraining> TrainDcgan::load_training(const std::filesystem::path& run_directory,
+                                                         Log& log) {
+  std::optional<Checkpoint> checkpoint =
+      CheckpointFolder(run_directory / kCheckpointFolder).load_newest_whole(log);
+  if (!checkpoint) return nullptr;
+  auto saved = std::make_unique<SavedDcgan>();
+  saved->checkpoint = std::move(*checkpoint);
+  const CheckpointInfo& info = saved->checkpoint.info;
+  saved->file = saved->checkpoint.file;
+  saved->step = info.step;
+  saved->position = info.position;
+  saved->threads = info.threads;
+  saved->config_yaml = info.config_yaml;
+  saved->data_digest = info.data_digest;
+  saved->source_digest = info.source_digest;
+  return saved;
+}
+
+void TrainDcgan::export_generator(const std::filesystem::path& checkpoint,
+                                  const std::filesystem::path& file) {
+  gp::export_generator(load_checkpoint(checkpoint), file);
 }
 
 StepProfile TrainDcgan::profile(const RunInfo& run, const StreamInfo& stream, double seconds) {
@@ -411,9 +663,12 @@ StageInfo train_dcgan_info() {
   info.out = Kind::kSnapshot;
   info.concurrency = Concurrency::kSerial;
   info.params.integer("epochs", 200, "how often the source is read through", 1, 1e6)
+      .may_change()
       .real("learning_rate", 2e-4, "Adam's step size", 1e-9, 1)
+      .may_change()
       .real("learning_rate_d", 2e-4, "the discriminator's, where it differs", 1e-9, 1)
       .maybe()
+      .may_change()
       .real("beta1", 0.5, "Adam's decay of the mean gradient", 0, 0.999999)
       .real("beta2", 0.999, "Adam's decay of the mean squared gradient", 0, 0.999999)
       .integer("latent", 64, "length of the noise vector z", 1, DcganConfig::kMaxLatent)
@@ -428,15 +683,31 @@ StageInfo train_dcgan_info() {
       .real("ema", 0, "decay of a moving average of the generator, used for pictures; 0: none", 0,
             0.999999)
       .integer("sample_every", 10, "epochs between grids of fakes", 1, 1e6)
+      .may_change()
       .integer("rows", 5, "of the grids", 1, 100)
+      .may_change()
       .integer("columns", 5, "of the grids", 1, 100)
-      .integer("checkpoint_every", 10, "epochs between checkpoints", 1, 1e6)
-      .integer("keep_checkpoints", 2, "how many of the newest are kept", 1, 1e6)
+      .may_change()
+      .integer("save_every", 250, "steps between checkpoints; the last step has one, too", 1, 1e9)
+      .may_change()
+      .integer("keep_last", 2, "how many of the newest checkpoints are kept", 1, 1e6)
+      .may_change()
+      .choice("on_nan", "stop", {"stop", "skip", "rollback"},
+              "where a loss or gradient is not finite: stop the run; leave the step out, as if its "
+              "batch had not been; or bring the last checkpoint's state back and go on after the "
+              "batch")
+      .may_change()
+      .text("keep_best", "",
+            "keeps, beside those, the checkpoint of the best evaluated step: the name of a metric "
+            "of evaluation.jsonl, such as frechet_distance; each evaluated step is saved then")
+      .maybe()
+      .may_change()
       .flag("exact", false,
             "compute the step operation by operation, without the faster ways to the same result: "
             "to compare with, or to suspect")
       .integer("log_every", 1, "steps between lines of metrics.jsonl, which hold their means", 1,
-               1e6);
+               1e6)
+      .may_change();
   info.create = [](const Params& params) { return std::make_unique<TrainDcgan>(params); };
   return info;
 }

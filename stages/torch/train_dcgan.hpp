@@ -19,6 +19,10 @@ class TrainDcgan : public TrainStage {
   StepProfile profile(const RunInfo& run, const StreamInfo& stream, double seconds) override;
   std::unique_ptr<Snapshot> load_snapshot(const RunInfo& run,
                                           const std::filesystem::path& checkpoint) override;
+  void export_generator(const std::filesystem::path& checkpoint,
+                        const std::filesystem::path& file) override;
+  std::unique_ptr<SavedTraining> load_training(const std::filesystem::path& run_directory,
+                                               Log& log) override;
 
  private:
   Params params_;

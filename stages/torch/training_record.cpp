@@ -13,47 +13,76 @@ using nlohmann::ordered_json;
 
 constexpr std::size_t kPlotPoints = 1000;
 
+std::filesystem::path in(const std::filesystem::path& directory, const char* name) {
+  return directory.empty() ? directory : directory / name;
+}
+
 }  // namespace
 
-void StepMeans::add(const GanStep& step, int images) {
-  ++steps_;
-  images_ += static_cast<std::uint64_t>(images);
-  loss_d_ += step.loss_d();
-  loss_g_ += step.loss_g;
-  accuracy_real_ += step.accuracy_real;
-  accuracy_fake_ += step.accuracy_fake;
+TrainingRecord::TrainingRecord(const std::filesystem::path& directory, Log& log)
+    : directory_(directory),
+      metrics_file_(in(directory, "metrics.jsonl"), log),
+      rejects_file_(in(directory, "rejects.jsonl"), log) {}
+
+void TrainingRecord::resume_after(std::uint64_t step, std::uint64_t rejects) {
+  metrics_file_.keep_lines([&](std::uint64_t, const std::string& text) {
+    try {
+      const ordered_json line = ordered_json::parse(text);
+      if (line.at("step").get<std::uint64_t>() > step) return false;
+      add_point(line.at("step").get<double>(), line.at("loss_d").get<double>(),
+                line.at("loss_g").get<double>(), line.at("accuracy_real").get<double>(),
+                line.at("accuracy_fake").get<double>());
+      return true;
+    } catch (const nlohmann::json::exception&) {
+      return false;
+    }
+  });
+  rejects_file_.keep_lines(
+      [&](std::uint64_t number, const std::string&) { return number < rejects; });
+  rejected_ = rejects;
+}
+
+void TrainingRecord::sync() {
+  metrics_file_.sync();
+  rejects_file_.sync();
+}
+
+void TrainingRecord::add_point(double step, double loss_d, double loss_g, double accuracy_real,
+                               double accuracy_fake) {
+  steps_.push_back(step);
+  loss_d_.push_back(loss_d);
+  loss_g_.push_back(loss_g);
+  accuracy_real_.push_back(accuracy_real);
+  accuracy_fake_.push_back(accuracy_fake);
 }
 
 void TrainingRecord::add(const Line& line) {
-  steps_.push_back(static_cast<double>(line.step));
-  loss_d_.push_back(line.means.loss_d());
-  loss_g_.push_back(line.means.loss_g());
-  accuracy_real_.push_back(line.means.accuracy_real());
-  accuracy_fake_.push_back(line.means.accuracy_fake());
-  if (directory_.empty()) return;
-  append_line(directory_ / "metrics.jsonl",
-              ordered_json{{"step", line.step},
-                           {"epoch", line.epoch},
-                           {"images", line.images},
-                           {"loss_d", line.means.loss_d()},
-                           {"loss_g", line.means.loss_g()},
-                           {"accuracy_real", line.means.accuracy_real()},
-                           {"accuracy_fake", line.means.accuracy_fake()},
-                           {"images_per_second", line.images_per_second},
-                           {"waited", line.waited}}
-                  .dump());
+  const StepMeans& means = line.means;
+  add_point(static_cast<double>(line.step), means.loss_d(), means.loss_g(), means.accuracy_real(),
+            means.accuracy_fake());
+  metrics_file_.add(ordered_json{
+      {"step", line.step},
+      {"epoch", line.epoch},
+      {"images", line.images},
+      {"loss_d", means.loss_d()},
+      {"loss_g", means.loss_g()},
+      {"accuracy_real", means.accuracy_real()},
+      {"accuracy_fake", means.accuracy_fake()},
+      {"images_per_second", line.images_per_second},
+      {"waited",
+       line.waited}}.dump());
 }
 
 void TrainingRecord::add_rejects(const std::vector<Reject>& rejects) {
-  if (directory_.empty()) return;
+  rejected_ += rejects.size();
   for (const Reject& reject : rejects) {
     // File names need not be UTF-8; what is not becomes U+FFFD.
-    append_line(directory_ / "rejects.jsonl",
-                ordered_json{{"key", reject.key},
-                             {"stage", reject.stage},
-                             {"reason", reject.reason},
-                             {"dropped", reject.dropped}}
-                    .dump(-1, ' ', false, ordered_json::error_handler_t::replace));
+    rejects_file_.add(ordered_json{
+        {"key", reject.key},
+        {"stage", reject.stage},
+        {"reason", reject.reason},
+        {"dropped",
+         reject.dropped}}.dump(-1, ' ', false, ordered_json::error_handler_t::replace));
   }
 }
 

@@ -6,35 +6,20 @@
 #include <vector>
 
 #include "pipeline/batch.hpp"
-#include "stages/torch/gan_trainer.hpp"
+#include "pipeline/line_file.hpp"
+#include "stages/torch/step_means.hpp"
 
 namespace gp {
-
-/// Means over the steps since the last reset.
-class StepMeans {
- public:
-  void add(const GanStep& step, int images);
-  void reset() { *this = {}; }
-  std::uint64_t steps() const { return steps_; }
-  std::uint64_t images() const { return images_; }
-  double loss_d() const { return mean(loss_d_); }
-  double loss_g() const { return mean(loss_g_); }
-  double accuracy_real() const { return mean(accuracy_real_); }
-  double accuracy_fake() const { return mean(accuracy_fake_); }
-
- private:
-  double mean(double sum) const { return steps_ == 0 ? 0 : sum / static_cast<double>(steps_); }
-
-  std::uint64_t steps_ = 0;
-  std::uint64_t images_ = 0;
-  double loss_d_ = 0, loss_g_ = 0, accuracy_real_ = 0, accuracy_fake_ = 0;
-};
 
 /// The written record of one training: metrics.jsonl, rejects.jsonl and, at the end, plots/loss.png
 /// and plots/acc.png. With an empty run directory it writes nothing.
 class TrainingRecord {
  public:
-  explicit TrainingRecord(std::filesystem::path directory) : directory_(std::move(directory)) {}
+  TrainingRecord(const std::filesystem::path& directory, Log& log);
+
+  /// Goes on with the files of a run: lines of metrics.jsonl after `step` and those of
+  /// rejects.jsonl after the first `rejects` are removed; the rest belongs to the curves.
+  void resume_after(std::uint64_t step, std::uint64_t rejects);
 
   struct Line {
     std::uint64_t step = 0;   ///< steps done
@@ -46,11 +31,21 @@ class TrainingRecord {
   };
   void add(const Line& line);
   void add_rejects(const std::vector<Reject>& rejects);
+  /// Lines of rejects.jsonl so far.
+  std::uint64_t rejects() const { return rejected_; }
+  /// All lines are on the disk afterwards. Throws RunError.
+  void sync();
   /// The curves of all lines so far. Where there are many, each point is a mean of neighbours.
   void write_plots() const;
 
  private:
+  void add_point(double step, double loss_d, double loss_g, double accuracy_real,
+                 double accuracy_fake);
+
   std::filesystem::path directory_;
+  LineFile metrics_file_;
+  LineFile rejects_file_;
+  std::uint64_t rejected_ = 0;
   std::vector<double> steps_, loss_d_, loss_g_, accuracy_real_, accuracy_fake_;
 };
 

@@ -320,12 +320,44 @@ TEST(Graph, StartsWhereABatchSaidToResume) {
   EXPECT_EQ(rest.keys, std::vector<std::string>(whole.keys.begin() + 40, whole.keys.end()));
   EXPECT_EQ(rest.pixels,
             std::vector<std::uint8_t>(whole.pixels.begin() + 40 * 48, whole.pixels.end()));
+  EXPECT_EQ(rest.epochs, whole.epochs);  // of the first one, too, the totals
 }
 
-TEST(Graph, StartingAtTheEndDeliversNothing) {
+TEST(Graph, TheBudgetForRejectsCountsThoseBeforeTheStart) {
+  FakePipeline pipeline(100, {});
+  for (std::uint64_t item = 0; item < 20; ++item) pipeline.source.bad_items.insert(item);
+  const Delivered whole = drain(*pipeline.open(options(2, 8)));
+  GraphOptions resumed = options(2, 8);
+  resumed.start = whole.positions[5];
+  ASSERT_GT(resumed.start.counts.rejected, 0U);
+  resumed.policy.max_rejects = 20;
+  EXPECT_EQ(drain(*pipeline.open(resumed)).epochs, whole.epochs);
+  resumed.policy.max_rejects = 19;
+  EXPECT_THROW(drain(*pipeline.open(resumed)), DataError);
+}
+
+TEST(Graph, StartingAfterTheLastBatchDeliversTheEndOfTheEpoch) {
+  FakePipeline pipeline(16, {});
+  const Delivered whole = drain(*pipeline.open(options(2, 8, 2)));
+  for (const std::uint32_t epoch : {0U, 1U}) {
+    GraphOptions resumed = options(2, 8, 2);
+    resumed.start = whole.positions[2 * epoch + 1];
+    EXPECT_EQ(resumed.start.next, 16U);
+    const auto stream = pipeline.open(resumed);
+    const auto end = stream->next();
+    ASSERT_NE(end, nullptr);
+    EXPECT_TRUE(end->end_of_epoch);
+    EXPECT_EQ(end->epoch, epoch);
+    EXPECT_EQ(end->counts, whole.epochs[epoch]);
+    EXPECT_EQ(drain(*stream).keys,
+              std::vector<std::string>(whole.keys.begin() + 16 * (epoch + 1), whole.keys.end()));
+  }
+}
+
+TEST(Graph, StartingAfterTheLastEpochDeliversNothing) {
   FakePipeline pipeline(16, {});
   GraphOptions done = options(2);
-  done.start = {0, 16};
+  done.start = {1};
   EXPECT_EQ(pipeline.open(done)->next(), nullptr);
 }
 

@@ -126,7 +126,7 @@ inline void take(const Batch& batch, Delivered& all) {
   if (batch.end_of_epoch) all.epochs.push_back(batch.counts);
   if (batch.count > 0) {
     ++all.batches;
-    all.positions.push_back({batch.epoch, batch.next});
+    all.positions.push_back({batch.epoch, batch.next, batch.counts});
   }
 }
 

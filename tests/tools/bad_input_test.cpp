@@ -62,7 +62,7 @@ class BadInput : public ::testing::Test {
           "  - {use: source.synthetic, size: 16, draws: 64}\n"
           "  - {use: batch, size: 16}\n"
           "  - {use: train.dcgan, epochs: 1, channels: 4, max_channels: 8, sample_every: 1, "
-          "checkpoint_every: 1}\n");
+          "save_every: 1}\n");
     write("shards.yaml",
           "name: t\nstages:\n"
           "  - {use: source.shards, root: shards}\n"
@@ -347,7 +347,7 @@ TEST_F(BadInput, ADiskThatFillsUpKeepsTheEarlierCheckpoint) {
   if (!disk.mounted()) GTEST_SKIP() << "mounting a small disk needs root";
   const ToolResult result =
       run("gan-pipeline run train.yaml --out disk --set stages.train.dcgan.epochs=30"
-          " --set stages.train.dcgan.keep_checkpoints=30");
+          " --set stages.train.dcgan.keep_last=30");
   expect(result, 5, "No space left on device; make room, or choose another place");
   const ToolResult sample = run("gan-pipeline sample disk/00000-t --out sample.png");
   EXPECT_EQ(sample.exit_code, 0) << sample.err;

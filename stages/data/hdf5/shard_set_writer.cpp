@@ -1,12 +1,6 @@
 #include "stages/data/hdf5/shard_set_writer.hpp"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "pipeline/error.hpp"
@@ -92,27 +86,6 @@ void recover_shards(const std::filesystem::path& root) {
   std::filesystem::remove_all(unfinished, error);
   if (error) throw RunError(unfinished.string() + ": cannot be removed: " + error.message());
 }
-
-FolderLock::FolderLock(const std::filesystem::path& root) {
-  make_folders(root);
-  fd_ = ::open(root.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd_ < 0) {
-    throw RunError(root.string() + ": cannot open the folder: " + std::strerror(errno));
-  }
-  if (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
-    const bool taken = errno == EWOULDBLOCK;
-    const std::string why = std::strerror(errno);
-    ::close(fd_);
-    if (taken) {
-      throw RunError(root.string() +
-                     ": another process is writing shards here; wait for it, or choose another "
-                     "root");
-    }
-    throw RunError(root.string() + ": cannot lock the folder: " + why);
-  }
-}
-
-FolderLock::~FolderLock() { ::close(fd_); }
 
 ShardSetState inspect_shards(const std::filesystem::path& root, const ShardSetSpec& spec) {
   ShardSetState state;

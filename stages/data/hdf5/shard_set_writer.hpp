@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "pipeline/batch.hpp"
+#include "pipeline/folder_lock.hpp"
 #include "stages/data/hdf5/manifest.hpp"
 #include "stages/data/hdf5/shard_writer.hpp"
 
@@ -22,19 +23,6 @@ struct ShardSetSpec {
   std::vector<std::string> preprocessing;  ///< one line a stage, see RunInfo::preprocessing
   int images_per_shard = kMaxImagesPerShard;
   std::uint64_t expected_images = 0;  ///< at most that many; 0: not known
-};
-
-/// Keeps a second writer out of a folder for as long as it lives; the kernel drops it with the
-/// process. Creates the folder. Throws RunError.
-class FolderLock {
- public:
-  explicit FolderLock(const std::filesystem::path& root);
-  ~FolderLock();
-  FolderLock(const FolderLock&) = delete;
-  FolderLock& operator=(const FolderLock&) = delete;
-
- private:
-  int fd_;
 };
 
 /// What is in the folder already, compared with what is wanted.

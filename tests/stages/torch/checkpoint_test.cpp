@@ -40,12 +40,19 @@ class CheckpointTest : public testing::Test {
     }
     checkpoint.info.model = config_;
     checkpoint.info.step = step;
-    checkpoint.info.epoch = 3;
-    checkpoint.info.next = 64;
-    checkpoint.info.images = 1234;
+    checkpoint.info.position.epoch = 3;
+    checkpoint.info.position.next = 64;
+    checkpoint.info.position.images = 1234;
     checkpoint.info.seed = 0xFFFFFFFFFFFFFFFFULL;
-    checkpoint.info.config_digest = "abc";
+    checkpoint.info.config_yaml = "abc";
     checkpoint.info.data_digest = "def";
+    checkpoint.info.source_digest = "ghi";
+    checkpoint.info.position.counts = {70, 64, 4, 2, 0};
+    checkpoint.info.threads = 2;
+    GanStep measured;
+    measured.loss_g = 1.0f / 3;
+    checkpoint.info.progress = {1568, 5, {}, {}, 7, 1};
+    checkpoint.info.progress.epoch.add(measured, 8);
     return checkpoint;
   }
   CheckpointFolder folder() const { return CheckpointFolder(run_ / "checkpoints"); }
@@ -72,12 +79,20 @@ TEST_F(CheckpointTest, ComesBackAsItWas) {
   for (const fs::path& path : {file, run_}) {
     const Checkpoint loaded = load_checkpoint(path);
     EXPECT_EQ(loaded.info.step, 1570u);
-    EXPECT_EQ(loaded.info.epoch, 3u);
-    EXPECT_EQ(loaded.info.next, 64u);
-    EXPECT_EQ(loaded.info.images, 1234u);
+    EXPECT_EQ(loaded.info.position.epoch, 3u);
+    EXPECT_EQ(loaded.info.position.next, 64u);
+    EXPECT_EQ(loaded.info.position.images, 1234u);
     EXPECT_EQ(loaded.info.seed, 0xFFFFFFFFFFFFFFFFULL);
-    EXPECT_EQ(loaded.info.config_digest, "abc");
+    EXPECT_EQ(loaded.info.config_yaml, "abc");
     EXPECT_EQ(loaded.info.data_digest, "def");
+    EXPECT_EQ(loaded.info.source_digest, "ghi");
+    EXPECT_EQ(loaded.info.position, saved.info.position);
+    EXPECT_EQ(loaded.info.threads, 2);
+    EXPECT_EQ(loaded.info.progress.metrics_step, 1568u);
+    EXPECT_EQ(loaded.info.progress.rejects, 5u);
+    EXPECT_EQ(loaded.info.progress.bad_steps, 7u);
+    EXPECT_EQ(loaded.info.progress.bad_in_a_row, 1);
+    EXPECT_EQ(loaded.info.progress.epoch.loss_g(), double{1.0f / 3});
     EXPECT_EQ(loaded.info.model.resolution, 16);
     EXPECT_EQ(loaded.info.model.latent, 4);
     EXPECT_EQ(loaded.info.model.channels, 2);
@@ -111,6 +126,23 @@ TEST_F(CheckpointTest, OnlyTheNewestAreKept) {
   EXPECT_EQ(index[1].sha256, sha256_file(folder().newest()));
   EXPECT_FALSE(fs::exists(run_ / "checkpoints/step-00000010.safetensors"));
   EXPECT_TRUE(fs::exists(run_ / "checkpoints/step-00000020.safetensors"));
+}
+
+TEST_F(CheckpointTest, SomeAreKeptBesideTheNewest) {
+  for (const std::uint64_t step : {10u, 20u, 30u, 40u}) folder().save(make(step), 1, {10, 30});
+  const auto steps = [&] {
+    std::vector<std::uint64_t> all;
+    for (const auto& entry : folder().index()) all.push_back(entry.step);
+    return all;
+  };
+  EXPECT_EQ(steps(), (std::vector<std::uint64_t>{10, 30, 40}));
+  folder().prune(1, {30});
+  EXPECT_EQ(steps(), (std::vector<std::uint64_t>{30, 40}));
+  EXPECT_FALSE(fs::exists(run_ / "checkpoints/step-00000010.safetensors"));
+  // A training that went on from before them makes those of later steps worthless.
+  folder().save(make(25), 2);
+  EXPECT_EQ(steps(), (std::vector<std::uint64_t>{25}));
+  EXPECT_FALSE(fs::exists(run_ / "checkpoints/step-00000040.safetensors"));
 }
 
 TEST_F(CheckpointTest, AFileOutsideTheIndexIsNotTheNewest) {
@@ -169,7 +201,7 @@ TEST_F(CheckpointTest, WhatIsNoCheckpointIsRefusedWithAReason) {
     write_safetensors(run_ / "bad.safetensors", bad);
     return error_of([&] { load_checkpoint(run_ / "bad.safetensors"); });
   };
-  EXPECT_MENTIONS(with_metadata([](auto& m) { m["format"] = 2; }), "format is 2");
+  EXPECT_MENTIONS(with_metadata([](auto& m) { m["format"] = 3; }), "format is 3");
   EXPECT_MENTIONS(with_metadata([](auto& m) { m["model"]["type"] = "vae"; }), "vae");
   EXPECT_MENTIONS(with_metadata([](auto& m) { m["model"]["resolution"] = 24; }), "power of two");
   EXPECT_MENTIONS(with_metadata([](auto& m) { m["model"]["channels"] = 1 << 20; }), "outside");

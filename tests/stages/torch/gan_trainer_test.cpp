@@ -323,5 +323,49 @@ TEST(GanTrainer, SmoothedLabelsRaiseTheLossOfSureReals) {
   EXPECT_NEAR(b.loss_d_real - a.loss_d_real, 0.2 * logit, 1e-5);
 }
 
+// --- Steps that are taken back
+
+GanTrainerOptions undoable_options() {
+  GanTrainerOptions options;
+  options.seed = 3;
+  options.ema = 0.9;
+  options.undoable = true;
+  return options;
+}
+
+TEST(GanTrainer, AStepThatIsNotFiniteIsSeenAndTakenBackExactly) {
+  GanTrainer trainer(small_config(), undoable_options());
+  GanTrainer without(small_config(), undoable_options());
+  for (GanTrainer* one : {&trainer, &without}) {
+    EXPECT_TRUE(one->step(toy_pixels(16, 8)).finite());
+  }
+  const State before = copy_of(trainer.state());
+  const at::Tensor poisoned = at::full({8, 16, 16, 3}, std::nan(""));
+  EXPECT_FALSE(trainer.step(poisoned).finite());
+  EXPECT_FALSE(at::equal(before.at("G.dense.weight"), trainer.state().at("G.dense.weight")));
+  trainer.undo();
+  expect_equal(before, trainer.state());
+  EXPECT_EQ(trainer.steps(), 2U);
+  EXPECT_EQ(trainer.images(), 16U);
+  // It goes on as one that never had the batch, but for the number that it has used up.
+  without.set_progress(2, 16);
+  for (GanTrainer* one : {&trainer, &without}) one->step(toy_pixels(16, 8, 8));
+  expect_equal(trainer.state(), without.state());
+}
+
+TEST(GanTrainer, GradientsThatAreNotFiniteAreSeenBeforeTheLossIs) {
+  GanTrainer trainer(small_config(), undoable_options());
+  trainer.step(toy_pixels(16, 8));
+  {  // The logits stay finite, but the last layer's inputs, its gradients, are too large.
+    const at::NoGradGuard no_grad;
+    trainer.state().at("D.dense.weight").mul_(1e-30);
+    trainer.state().at("D.block1_norm.weight").mul_(1e37);
+  }
+  const GanStep step = trainer.step(toy_pixels(16, 8));
+  EXPECT_TRUE(std::isfinite(step.loss_d_real));
+  EXPECT_FALSE(std::isfinite(step.gradient_norm_d_real));
+  EXPECT_FALSE(step.finite());
+}
+
 }  // namespace
 }  // namespace gp

@@ -4,6 +4,7 @@
 #include <torch/torch.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -41,10 +42,10 @@ class TrainDcganTest : public testing::Test {
     run_.precision = "fp32";
     run_.threads = 1;
     run_.config_yaml = "name: toy\n";
-    values_ = {{"epochs", std::int64_t{3}},          {"latent", std::int64_t{8}},
-               {"channels", std::int64_t{4}},        {"rows", std::int64_t{2}},
-               {"columns", std::int64_t{3}},         {"sample_every", std::int64_t{2}},
-               {"checkpoint_every", std::int64_t{2}}};
+    values_ = {{"epochs", std::int64_t{3}},    {"latent", std::int64_t{8}},
+               {"channels", std::int64_t{4}},  {"rows", std::int64_t{2}},
+               {"columns", std::int64_t{3}},   {"sample_every", std::int64_t{2}},
+               {"save_every", std::int64_t{6}}};
   }
   void TearDown() override { fs::remove_all(root_); }
 
@@ -84,6 +85,26 @@ class TrainDcganTest : public testing::Test {
     dynamic_cast<TrainStage&>(*stage).run(context);
     return calls;
   }
+  /// Trains with a learning rate that no loss survives, into root_/run, and returns the error.
+  std::string explode(const std::string& policy) {
+    values_["on_nan"] = policy;
+    Params exploding = params();
+    // The schema forbids it; this gets around the schema. The generator is of no use after a step.
+    exploding.set("learning_rate", 1e38);
+    exploding.set("learning_rate_d", 2e-4);
+    run_.directory = root_ / "run";
+    fs::create_directories(run_.directory);
+    log_.open(run_.directory / "log.txt");
+    VectorBatchStream stream(toy_stream(kSize, kBatch, 20, 1));
+    StreamInfo info{{kSize, kSize}, kBatch, 160, {}, ""};
+    EndContext context{run_, info, stream, log_, {}, 0, {}};
+    try {
+      TrainDcgan(exploding).run(context);
+    } catch (const RunError& error) {
+      return error.what();
+    }
+    return "no RunError";
+  }
   Params params() const { return make_params(train_dcgan_info().params, values_); }
 
   std::vector<json> lines(const fs::path& file) const {
@@ -112,11 +133,11 @@ TEST_F(TrainDcganTest, LeavesAWholeRunDirectory) {
   EXPECT_FALSE(fs::exists(root_ / "run/rejects.jsonl"));
   const Checkpoint checkpoint = load_checkpoint(root_ / "run");
   EXPECT_EQ(checkpoint.info.step, 9u);
-  EXPECT_EQ(checkpoint.info.epoch, 3u);
-  EXPECT_EQ(checkpoint.info.next, 0u);
-  EXPECT_EQ(checkpoint.info.images, 72u);
+  EXPECT_EQ(checkpoint.info.position.epoch, 3u);
+  EXPECT_EQ(checkpoint.info.position.next, 0u);
+  EXPECT_EQ(checkpoint.info.position.images, 72u);
   EXPECT_EQ(checkpoint.info.seed, 11u);
-  EXPECT_EQ(checkpoint.info.config_digest, sha256_hex("name: toy\n"));
+  EXPECT_EQ(checkpoint.info.config_yaml, "name: toy\n");
   EXPECT_EQ(checkpoint.info.data_digest, "data-digest");
 }
 
@@ -181,8 +202,8 @@ TEST_F(TrainDcganTest, MaxStepsEndsWithEverythingWritten) {
   EXPECT_TRUE(fs::exists(root_ / "run/plots/loss.png"));
   const Checkpoint checkpoint = load_checkpoint(root_ / "run");
   EXPECT_EQ(checkpoint.info.step, 4u);
-  EXPECT_EQ(checkpoint.info.epoch, 1u);
-  EXPECT_EQ(checkpoint.info.next, 8u);
+  EXPECT_EQ(checkpoint.info.position.epoch, 1u);
+  EXPECT_EQ(checkpoint.info.position.next, 8u);
 }
 
 TEST_F(TrainDcganTest, AStopFinishesTheStepAndSaves) {
@@ -192,7 +213,7 @@ TEST_F(TrainDcganTest, AStopFinishesTheStepAndSaves) {
   const auto calls = train("run", toy_stream(kSize, kBatch, 3, 3), 0, {}, source.get_token());
   EXPECT_TRUE(calls.empty());
   EXPECT_EQ(load_checkpoint(root_ / "run").info.step, 1u);
-  EXPECT_EQ(load_checkpoint(root_ / "run").info.next, 8u);
+  EXPECT_EQ(load_checkpoint(root_ / "run").info.position.next, 8u);
   EXPECT_EQ(lines("run/metrics.jsonl").size(), 1u);
 }
 
@@ -211,7 +232,7 @@ TEST_F(TrainDcganTest, WhenTheDataFailWhatWasLearnedIsSaved) {
   Failing stream(std::move(batches));
   EXPECT_THROW(train_from("run", stream), DataError);
   EXPECT_EQ(load_checkpoint(root_ / "run").info.step, 2u);
-  EXPECT_EQ(load_checkpoint(root_ / "run").info.next, 16u);
+  EXPECT_EQ(load_checkpoint(root_ / "run").info.position.next, 16u);
 }
 
 TEST_F(TrainDcganTest, RejectsAreWrittenDown) {
@@ -251,20 +272,26 @@ TEST_F(TrainDcganTest, AnEpochWithoutABatchIsAnError) {
 }
 
 TEST_F(TrainDcganTest, ALossThatIsNotFiniteStopsTheRun) {
-  Params exploding = params();
-  exploding.set("learning_rate", 1e38);  // the schema forbids it; this gets around the schema
-  exploding.set("learning_rate_d", 1e38);
-  VectorBatchStream stream(toy_stream(kSize, kBatch, 20, 1));
-  StreamInfo info{{kSize, kSize}, kBatch, 160, {}, ""};
-  EndContext context{run_, info, stream, log_, {}, 0, {}};
-  try {
-    TrainDcgan(exploding).run(context);
-    FAIL();
-  } catch (const RunError& error) {
-    const std::string text = error.what();
-    EXPECT_NE(text.find("not finite at step"), std::string::npos) << text;
-    EXPECT_NE(text.find("learning_rate"), std::string::npos) << text;
-  }
+  const std::string text = explode("stop");
+  EXPECT_NE(text.find("not finite at step"), std::string::npos) << text;
+  EXPECT_NE(text.find("learning_rate"), std::string::npos) << text;
+  EXPECT_NE(text.find("Its batch: toy/"), std::string::npos) << text;
+}
+
+TEST_F(TrainDcganTest, RollingBackBringsTheBeginningBackWhereNothingIsSavedYet) {
+  const std::string text = explode("rollback");
+  EXPECT_NE(text.find("rollback did not help 3 times in a row"), std::string::npos) << text;
+  const std::string log = read_text(root_ / "run/log.txt");
+  EXPECT_NE(log.find("went back to the state of the beginning"), std::string::npos) << log;
+  // Every other step is a first one, and only the one after it is not finite.
+  const auto metrics = lines("run/metrics.jsonl");
+  ASSERT_EQ(metrics.size(), 4u);
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(metrics[i].at("step"), 2 * i + 1);
+}
+
+TEST_F(TrainDcganTest, SkippedStepsAreBoundedInARow) {
+  const std::string text = explode("skip");
+  EXPECT_NE(text.find("skip did not help 10 times in a row"), std::string::npos) << text;
 }
 
 TEST_F(TrainDcganTest, ImagesMustBeSquaresOfAPowerOfTwo) {
@@ -302,6 +329,46 @@ TEST_F(SnapshotTest, ImagesDoNotDependOnHowTheyAreCut) {
     // Not one image repeated.
     EXPECT_NE(images(snapshot, 5, {1}), images(snapshot, 5, {1}, 1));
   });
+}
+
+TEST_F(SnapshotTest, PythonDrawsTheSameImages) {
+  const char* given = std::getenv("GP_TORCH_PYTHON");
+  const std::string python = given != nullptr ? given : "python3";
+  if (std::system((python + " -c 'import torch, safetensors' 2>/dev/null").c_str()) != 0) {
+    GTEST_SKIP() << python << " cannot import torch and safetensors (PyPI); set GP_TORCH_PYTHON to "
+                 << "a Python that can";
+  }
+  values_["ema"] = 0.5;
+  values_["channels"] = std::int64_t{8};
+  train("run", toy_stream(kSize, kBatch, 3, 3));
+  const fs::path saved = CheckpointFolder(root_ / "run/checkpoints").newest();
+  const Checkpoint checkpoint = load_checkpoint(saved);
+  export_generator(checkpoint, root_ / "generator.safetensors");
+  Generator generator(checkpoint.info.model);
+  load_state(*generator, checkpoint, "EMA", "test");
+  generator->eval();
+  const at::NoGradGuard no_grad;
+  const at::Tensor z = at::randn({16, 8});
+  write_safetensors(root_ / "expected.safetensors",
+                    {{{"z", z}, {"images", generator(z).contiguous()}}, {}});
+  const std::string script =
+      "import sys, torch; sys.path.insert(0, sys.argv[1])\n"
+      "from safetensors.torch import load_file\n"
+      "from load_generator import load_generator\n"
+      "expected = load_file(sys.argv[2])\n"
+      "for path in sys.argv[3:]:\n"
+      "    load_file(path)\n"
+      "    images = load_generator(path)(expected['z'])\n"
+      "    assert images.shape == expected['images'].shape, images.shape\n"
+      "    error = (images - expected['images']).abs().max().item()\n"
+      "    assert error <= 1e-5, error\n"
+      "    assert images.std() > 1e-3\n";
+  write_file(root_ / "compare.py", script);
+  const std::string command = python + " '" + (root_ / "compare.py").string() +
+                              "' '" GP_SOURCE_DIR "/tools' '" +
+                              (root_ / "expected.safetensors").string() + "' '" + saved.string() +
+                              "' '" + (root_ / "generator.safetensors").string() + "'";
+  EXPECT_EQ(std::system(command.c_str()), 0) << command;
 }
 
 TEST_F(SnapshotTest, AFileGivesWhatTheTrainingGave) {
