@@ -312,7 +312,7 @@ TEST_F(GraphBuilder, ARunDirectoryHoldsWhatTheRunWas) {
   const auto record = nlohmann::json::parse(read_text(directory_ / "run.json"));
   EXPECT_EQ(record["seed"], 5);
   EXPECT_EQ(record["data"]["digest"], "fake");
-  EXPECT_EQ(read_text(directory_ / "evaluation.jsonl"), "{\"n\":40}\n");
+  EXPECT_EQ(read_text(directory_ / "evaluation.jsonl"), "{\"n\":40,\"stage\":\"evaluate.fake\"}\n");
   // The resolved configuration runs as it is, with the same batches.
   const auto keys = probe_.trained.keys;
   probe_ = {};

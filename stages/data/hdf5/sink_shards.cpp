@@ -115,7 +115,8 @@ class ShardSink : public EndStage {
           "smaller split instead");
     }
     const ShardSetSpec spec = make_spec(context);
-    const FolderLock lock(root_);
+    const FolderLock lock(
+        root_, "another process is writing shards here; wait for it, or choose another root");
     recover_shards(root_);
     if (!rebuild_ && nothing_to_do(spec, context.log)) return;
     try {
