@@ -15,7 +15,7 @@ Adam::Adam(torch::nn::Module& network, const Options& options) : options_(option
   }
 }
 
-void Adam::step() {
+void Adam::step(double factor) {
   const at::NoGradGuard no_grad;
   ++step_;
   std::vector<at::Tensor> gradients;
@@ -30,8 +30,8 @@ void Adam::step() {
       at::full({}, static_cast<float>(step_), parameters_.front().options().requires_grad(false));
   const std::vector<at::Tensor> steps(parameters_.size(), step);
   at::_fused_adam_(parameters_, gradients, averages_, square_averages_, {}, steps,
-                   options_.learning_rate, options_.beta1, options_.beta2, /*weight_decay=*/0,
-                   epsilon, /*amsgrad=*/false, /*maximize=*/false);
+                   factor * options_.learning_rate, options_.beta1, options_.beta2,
+                   /*weight_decay=*/0, epsilon, /*amsgrad=*/false, /*maximize=*/false);
   for (at::Tensor& parameter : parameters_) parameter.mutable_grad().reset();
 }
 

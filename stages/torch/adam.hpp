@@ -23,8 +23,8 @@ class Adam {
   };
   Adam(torch::nn::Module& network, const Options& options);
 
-  /// One update from the gradients, which are dropped.
-  void step();
+  /// One update from the gradients, which are dropped, by `factor` of the learning rate.
+  void step(double factor = 1);
   /// The Euclidean norm of all gradients, of zero dimensions; not finite where one of them is not.
   at::Tensor gradient_norm() const;
 

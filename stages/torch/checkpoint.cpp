@@ -47,7 +47,7 @@ std::string write_info(const CheckpointInfo& info) {
                         {"dropped_last", info.position.counts.dropped_last}}},
                       {"images", info.position.images},
                       {"seed", info.seed},
-                      {"ema", info.ema},
+                      {"average", info.average},
                       {"threads", info.threads},
                       {"config_digest", sha256_hex(info.config_yaml)},
                       {"data_digest", info.data_digest},
@@ -107,7 +107,7 @@ CheckpointInfo parse_info(const std::string& text) {
                           counts.at("dropped_by_stage").get<std::uint64_t>(),
                           counts.at("dropped_last").get<std::uint64_t>()};
   info.seed = json.at("seed").get<std::uint64_t>();
-  info.ema = json.at("ema").get<double>();
+  info.average = json.at("average").get<bool>();
   info.threads = json.at("threads").get<int>();
   info.config_yaml = json.at("config").get<std::string>();
   info.data_digest = json.at("data_digest").get<std::string>();
@@ -278,13 +278,13 @@ Checkpoint load_checkpoint(const fs::path& path) {
 
 void export_generator(const Checkpoint& checkpoint, const fs::path& file) {
   const CheckpointInfo& info = checkpoint.info;
-  const std::string prefix = info.ema > 0 ? "EMA" : "G";
+  const std::string prefix = info.average ? "EMA" : "G";
   Generator generator(info.model);
   load_state(*generator, checkpoint, prefix, checkpoint.file.string());
   Safetensors contents;
   for (const auto& [name, tensor] : state_of(*generator)) contents.tensors["G." + name] = tensor;
   contents.metadata[kMetadataKey] = ordered_json{
-      {"kind", "generator"}, {"model", model_json(info.model)}, {"average", info.ema > 0},
+      {"kind", "generator"}, {"model", model_json(info.model)}, {"average", info.average},
       {"step", info.step},   {"epoch", info.position.epoch},    {"images", info.position.images},
       {"seed", info.seed}}.dump();
   write_safetensors(file, contents);

@@ -23,7 +23,7 @@ struct CheckpointInfo {
   /// images seen by the trainer.
   StreamPosition position;
   std::uint64_t seed = 0;
-  double ema = 0;           ///< decay; 0: no EMA tensors
+  bool average = false;     ///< whether there are EMA tensors
   int threads = 1;          ///< of the trainer
   std::string config_yaml;  ///< resolved; its SHA-256 is written beside it
   std::string data_digest;

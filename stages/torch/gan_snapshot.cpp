@@ -41,7 +41,7 @@ GanSnapshot::GanSnapshot(const Checkpoint& checkpoint, at::Device device, const 
       step_(checkpoint.info.step),
       epoch_(checkpoint.info.position.epoch),
       images_(checkpoint.info.position.images) {
-  load_state(*generator_, checkpoint, checkpoint.info.ema > 0 ? "EMA" : "G", where);
+  load_state(*generator_, checkpoint, checkpoint.info.average ? "EMA" : "G", where);
   load_state(*discriminator_, checkpoint, "D", where);
   generator_->to(device_);
   discriminator_->to(device_);

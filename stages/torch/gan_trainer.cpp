@@ -21,6 +21,12 @@ at::Tensor cross_entropy(const at::Tensor& logits, float target) {
   return at::binary_cross_entropy_with_logits(logits, at::full_like(logits, target));
 }
 
+/// "real", "real.1", "real.2" ..: what random numbers are for.
+std::string numbered(std::string name, std::size_t number) {
+  if (number > 0) name.append(".").append(std::to_string(number));
+  return name;
+}
+
 }  // namespace
 
 bool GanStep::finite() const {
@@ -50,7 +56,7 @@ GanTrainer::GanTrainer(const DcganConfig& config, const GanTrainerOptions& optio
   init_weights(*discriminator_, "D", options.seed);
   generator_->to(options.device);
   discriminator_->to(options.device);
-  if (options.ema > 0) {
+  if (options.ema > 0 || options.ema_half_life > 0) {
     average_ = Generator(config);
     average_->to(options.device);
     copy_state(*generator_, *average_);
@@ -77,64 +83,131 @@ GanTrainer::Pass GanTrainer::discriminate(const at::Tensor& images, float target
   return {cross_entropy(logits, target), logits.detach()};
 }
 
+GanTrainer::Pass GanTrainer::train_discriminator(const at::Tensor& images, float target,
+                                                 const std::string& pass) {
+  if (options_.accumulate == 1) {
+    const Pass whole = discriminate(images, target, pass);
+    whole.loss.backward();
+    return whole;
+  }
+  at::Tensor loss;
+  std::vector<at::Tensor> logits;
+  for (const at::Tensor& part : images.chunk(options_.accumulate)) {
+    const Pass result = discriminate(part, target, numbered(pass + ".part", logits.size()));
+    const at::Tensor share =
+        result.loss * (static_cast<double>(part.size(0)) / static_cast<double>(images.size(0)));
+    share.backward();
+    loss = loss.defined() ? loss + share.detach() : share.detach();
+    logits.push_back(result.logits);
+  }
+  return {loss, at::cat(logits)};
+}
+
 at::Tensor GanTrainer::generate(const at::Tensor& z) {
   const AutocastScope autocast(options_.device.type(), options_.bf16);
   return generator_(z);
+}
+
+at::Tensor GanTrainer::train_generator(const at::Tensor& z, const at::Tensor& fakes) {
+  if (fakes.defined()) {
+    const Pass fooled = discriminate(fakes, 1, "generator");
+    fooled.loss.backward();
+    return fooled.loss.detach();
+  }
+  // The second pass does not move the running statistics a second time. (They are put back behind
+  // it: backward checks that they are as it left them.)
+  const std::vector<at::Tensor> buffers = generator_->buffers();
+  std::vector<at::Tensor> statistics;
+  for (const at::Tensor& buffer : buffers) statistics.push_back(buffer.clone());
+  at::Tensor loss;
+  std::size_t number = 0;
+  for (const at::Tensor& part : z.chunk(options_.accumulate)) {
+    const Pass fooled =
+        discriminate(generate(part), 1,
+                     options_.accumulate == 1 ? "generator" : numbered("generator.part", number++));
+    const at::Tensor share =
+        fooled.loss * (static_cast<double>(part.size(0)) / static_cast<double>(z.size(0)));
+    share.backward();
+    loss = loss.defined() ? loss + share.detach() : share.detach();
+  }
+  for (std::size_t i = 0; i < buffers.size(); ++i) buffers[i].copy_(statistics[i]);
+  return loss;
 }
 
 GanStep GanTrainer::step(const at::Tensor& pixels) {
   if (options_.undoable) keep_state();
   const at::Tensor reals = to_signed(pixels.to(options_.device));
   const std::int64_t count = reals.size(0);
-  const at::Tensor z =
-      normal_tensor({count, config_.latent}, {options_.seed, "latent", steps_}).to(options_.device);
-  at::Tensor fakes = generate(z);
+  const double rate = options_.schedule.factor(steps_);
+  const auto real_target = static_cast<float>(1 - options_.label_smoothing);
+  // Where G's pass is made anew, that for D needs no graph, and may be made in parts.
+  const bool again = config_.exact || options_.accumulate > 1;
 
-  const Pass real = discriminate(reals, static_cast<float>(1 - options_.label_smoothing), "real");
-  real.loss.backward();
-  const at::Tensor norm_d_real = optimizer_d_->gradient_norm();
-  optimizer_d_->step();
-
-  const Pass fake = discriminate(fakes.detach(), 0, "fake");
-  fake.loss.backward();
-  const at::Tensor norm_d_fake = optimizer_d_->gradient_norm();
-  optimizer_d_->step();
-
-  std::vector<at::Tensor> statistics;
-  if (config_.exact) {
-    for (const at::Tensor& buffer : generator_->buffers()) statistics.push_back(buffer.clone());
-    fakes = generate(z);
+  Pass real, fake;
+  at::Tensor z, fakes, norm_d_real, norm_d_fake;
+  for (std::size_t i = 0; i < static_cast<std::size_t>(options_.d_steps); ++i) {
+    const bool last = i + 1 == static_cast<std::size_t>(options_.d_steps);
+    z = normal_tensor({count, config_.latent}, {options_.seed, numbered("latent", i), steps_})
+            .to(options_.device);
+    {
+      const at::AutoGradMode grad(last && !again);
+      if (options_.accumulate == 1) {
+        fakes = generate(z);
+      } else {
+        std::vector<at::Tensor> parts;
+        for (const at::Tensor& part : z.chunk(options_.accumulate)) parts.push_back(generate(part));
+        fakes = at::cat(parts);
+      }
+    }
+    const Pass on_real = train_discriminator(reals, real_target, numbered("real", i));
+    const at::Tensor norm_real = optimizer_d_->gradient_norm();
+    optimizer_d_->step(rate);
+    const Pass on_fake = train_discriminator(fakes.detach(), 0, numbered("fake", i));
+    const at::Tensor norm_fake = optimizer_d_->gradient_norm();
+    optimizer_d_->step(rate);
+    if (i == 0) {  // measured before the first update; norms are the largest, to find NaN in any
+      real = on_real;
+      fake = on_fake;
+      norm_d_real = norm_real;
+      norm_d_fake = norm_fake;
+    } else {
+      norm_d_real = at::maximum(norm_d_real, norm_real);
+      norm_d_fake = at::maximum(norm_d_fake, norm_fake);
+    }
   }
+
   set_trainable(*discriminator_, false);
-  const Pass fooled = discriminate(fakes, 1, "generator");
-  fooled.loss.backward();
-  // The second pass does not move the running statistics a second time. (Not before: backward
-  // checks that they are as it left them.)
-  const std::vector<at::Tensor> buffers = generator_->buffers();
-  for (std::size_t i = 0; i < statistics.size(); ++i) buffers[i].copy_(statistics[i]);
+  const at::Tensor loss_g = train_generator(z, again ? at::Tensor() : fakes);
   set_trainable(*discriminator_, true);
   const at::Tensor norm_g = optimizer_g_->gradient_norm();
-  optimizer_g_->step();
-  if (average_) update_average();
-
-  ++steps_;
+  optimizer_g_->step(rate);
   images_ += static_cast<std::uint64_t>(count);
+  if (average_) update_average(count);
+  ++steps_;
 
   const at::NoGradGuard no_grad;
   const at::Tensor values =
-      at::stack({real.loss, fake.loss, fooled.loss, real.logits.gt(0).to(at::kFloat).mean(),
+      at::stack({real.loss, fake.loss, loss_g, real.logits.gt(0).to(at::kFloat).mean(),
                  fake.logits.le(0).to(at::kFloat).mean(), norm_d_real, norm_d_fake, norm_g})
           .cpu();  // one transfer
   const float* const value = values.const_data_ptr<float>();
   return {value[0], value[1], value[2], value[3], value[4], value[5], value[6], value[7]};
 }
 
-void GanTrainer::update_average() {
+void GanTrainer::update_average(std::int64_t count) {
   const at::NoGradGuard no_grad;
-  // A fresh average follows closely, or it would remember the random start for 1 / (1 - decay)
-  // steps.
-  const auto t = static_cast<double>(steps_);
-  const double decay = std::min(options_.ema, (1 + t) / (10 + t));
+  double decay = 0;
+  if (options_.ema_half_life > 0) {
+    double half_life = options_.ema_half_life;
+    const auto seen = static_cast<double>(images_);
+    if (options_.ema_ramp_up > 0) half_life = std::min(half_life, options_.ema_ramp_up * seen);
+    decay = half_life > 0 ? std::pow(0.5, static_cast<double>(count) / half_life) : 0;
+  } else {
+    // A fresh average follows closely, or it would remember the random start for 1 / (1 - decay)
+    // steps.
+    const auto t = static_cast<double>(steps_);
+    decay = std::min(options_.ema, (1 + t) / (10 + t));
+  }
   auto average = state_of(*average_);
   for (const auto& [name, tensor] : state_of(*generator_)) {
     average.at(name).lerp_(tensor, 1 - decay);

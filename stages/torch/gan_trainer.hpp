@@ -8,6 +8,7 @@
 
 #include "stages/torch/adam.hpp"
 #include "stages/torch/dcgan.hpp"
+#include "stages/torch/learning_rate.hpp"
 
 namespace gp {
 
@@ -20,7 +21,14 @@ struct GanTrainerOptions {
   double beta1 = 0.5;
   double beta2 = 0.999;
   double label_smoothing = 0;  ///< reals are trained towards 1 - this
-  double ema = 0;              ///< decay of the generator's moving average; 0: none
+  LearningRateSchedule schedule;
+  int d_steps = 1;     ///< updates of D (a pair each) on each batch, each with fakes of its own
+  int accumulate = 1;  ///< parts that a batch is computed in; gradients are those of their mean
+  double ema = 0;      ///< decay of the generator's moving average; 0: none
+  /// Images after which half of it is forgotten (Karras et al. 2020), instead of `ema`; 0: not so.
+  double ema_half_life = 0;
+  /// The half-life is at most this share of the images seen so far; 0: no such limit.
+  double ema_ramp_up = 0.05;
   at::Device device = at::kCPU;
   bool bf16 = false;
   bool undoable = false;  ///< each step keeps a copy of the state before it, for undo()
@@ -54,7 +62,8 @@ std::map<std::string, at::Tensor> state_of(const torch::nn::Module& network);
 /// One step is one Adam update of D on reals, one on fakes, each with its own forward pass, then
 /// one of G through a frozen D. The fakes of the D update serve the G update: G did not change
 /// between, so this is what a second pass with the same z would give, except that G's running batch
-/// norm statistics move once a step (DcganConfig::exact makes that pass). All random numbers are functions of (seed, purpose, step).
+/// norm statistics move once a step (DcganConfig::exact makes that pass, and so do batches that are
+/// computed in parts). All random numbers are functions of (seed, purpose, step).
 class GanTrainer {
  public:
   GanTrainer(const DcganConfig& config, const GanTrainerOptions& options);
@@ -70,6 +79,7 @@ class GanTrainer {
 
   const Generator& generator() const { return generator_; }
   const Discriminator& discriminator() const { return discriminator_; }
+  bool has_average() const { return !average_.is_empty(); }
   /// The generator to make pictures with: the moving average where there is one.
   const Generator& best_generator() const { return average_ ? average_ : generator_; }
 
@@ -93,8 +103,14 @@ class GanTrainer {
   };
   /// Forward through D and the loss against `target`.
   Pass discriminate(const at::Tensor& images, float target, const std::string& pass);
+  /// Gradients of the mean loss over the images, computed part by part. Returns loss and logits.
+  Pass train_discriminator(const at::Tensor& images, float target, const std::string& pass);
   at::Tensor generate(const at::Tensor& z);
-  void update_average();
+  /// Gradients of G through the frozen D; `fakes` of `z`, with their graph, or none to make them
+  /// again. Returns the loss.
+  at::Tensor train_generator(const at::Tensor& z, const at::Tensor& fakes);
+  /// `count`: images of the step.
+  void update_average(std::int64_t count);
   void keep_state();
 
   DcganConfig config_;

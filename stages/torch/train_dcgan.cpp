@@ -73,8 +73,8 @@ DcganConfig model_config(const Params& params, const ImageShape& shape) {
   return config;
 }
 
-GanTrainerOptions trainer_options(const Params& params, const RunInfo& run, at::Device device,
-                                  bool bf16) {
+GanTrainerOptions trainer_options(const Params& params, const RunInfo& run,
+                                  const StreamInfo& stream, at::Device device, bool bf16) {
   GanTrainerOptions options;
   options.seed = run.seed;
   options.learning_rate = params.real("learning_rate");
@@ -83,7 +83,17 @@ GanTrainerOptions trainer_options(const Params& params, const RunInfo& run, at::
   options.beta1 = params.real("beta1");
   options.beta2 = params.real("beta2");
   options.label_smoothing = params.real("label_smoothing");
+  options.schedule.shape = LearningRateSchedule::shape_of(params.text("schedule"));
+  options.schedule.warm_up = static_cast<std::uint64_t>(params.integer("warm_up"));
+  if (stream.batch_size > 0) {
+    options.schedule.steps = stream.source_size / static_cast<std::uint64_t>(stream.batch_size) *
+                             static_cast<std::uint64_t>(params.integer("epochs"));
+  }
+  options.d_steps = static_cast<int>(params.integer("d_steps"));
+  options.accumulate = static_cast<int>(params.integer("accumulate"));
   options.ema = params.real("ema");
+  options.ema_half_life = 1000 * params.real("ema_half_life_kimg");
+  options.ema_ramp_up = params.real("ema_ramp_up");
   options.device = device;
   options.bf16 = bf16;
   options.undoable = params.text("on_nan") == "skip";
@@ -138,7 +148,7 @@ class Training {
         epochs_(epochs),
         context_(context),
         trainer_(model_config(params, context.stream.shape),
-                 trainer_options(params, context.run, device, bf16)),
+                 trainer_options(params, context.run, context.stream, device, bf16)),
         record_(context.run.directory, context.log) {}
 
   const GanTrainer& trainer() const { return trainer_; }
@@ -500,7 +510,7 @@ void Training::save_checkpoint() {
   info.step = trainer_.steps();
   info.position = position_;
   info.seed = context_.run.seed;
-  info.ema = trainer_.options().ema;
+  info.average = trainer_.has_average();
   info.threads = context_.run.threads;
   info.config_yaml = context_.run.config_yaml;
   info.data_digest = context_.stream.data_digest;
@@ -548,7 +558,13 @@ void Training::try_to_save() {
 
 }  // namespace
 
-TrainDcgan::TrainDcgan(Params params) : params_(std::move(params)) {}
+TrainDcgan::TrainDcgan(Params params) : params_(std::move(params)) {
+  if (params_.real("ema") > 0 && params_.real("ema_half_life_kimg") > 0) {
+    throw ConfigError(
+        std::string(kName) +
+        ": ema and ema_half_life_kimg say the same in two ways; leave one of them out");
+  }
+}
 
 void TrainDcgan::check(const StreamInfo& stream) const { model_config(params_, stream.shape); }
 
@@ -573,8 +589,9 @@ double TrainDcgan::measure_rate(const RunInfo& run, const StreamInfo& stream) {
   try {
     at::set_num_threads(std::max(run.threads, 1));
     const at::Device device = resolve_device(run.device);
-    GanTrainer trainer(model_config(params_, stream.shape),
-                       trainer_options(params_, run, device, resolve_bf16(run.precision, device)));
+    GanTrainer trainer(
+        model_config(params_, stream.shape),
+        trainer_options(params_, run, stream, device, resolve_bf16(run.precision, device)));
     const at::Tensor pixels = at::full(
         {stream.batch_size, stream.shape.height, stream.shape.width, kChannels}, 128, at::kByte);
     trainer.step(pixels);  // the first one also makes memory and kernels
@@ -613,8 +630,9 @@ StepProfile TrainDcgan::profile(const RunInfo& run, const StreamInfo& stream, do
   try {
     at::set_num_threads(std::max(run.threads, 1));
     const at::Device device = resolve_device(run.device);
-    GanTrainer trainer(model_config(params_, stream.shape),
-                       trainer_options(params_, run, device, resolve_bf16(run.precision, device)));
+    GanTrainer trainer(
+        model_config(params_, stream.shape),
+        trainer_options(params_, run, stream, device, resolve_bf16(run.precision, device)));
     const at::Tensor pixels = at::full(
         {stream.batch_size, stream.shape.height, stream.shape.width, kChannels}, 128, at::kByte);
     const auto timed_step = [&] {
@@ -680,8 +698,26 @@ StageInfo train_dcgan_info() {
       .integer("max_channels", 512, "where the doubling stops", 1, DcganConfig::kMaxChannels)
       .real("dropout", 0.25, "share of the discriminator's activations set to 0", 0, 0.95)
       .real("label_smoothing", 0, "reals are trained towards 1 minus this", 0, 0.5)
+      .choice("schedule", "constant", LearningRateSchedule::names(),
+              "both learning rates over the steps of all epochs; linear, cosine: down to 0")
+      .integer("warm_up", 0, "steps over which both learning rates rise to their value", 0, 1e9)
+      .integer("d_steps", 1,
+               "pairs of updates of the discriminator on each batch, each with fakes of its own", 1,
+               100)
+      .integer(
+          "accumulate", 1,
+          "parts that a batch is computed in, one after the other, for less memory; batch norm "
+          "sees a part at a time, and fakes are made twice",
+          1, 1024)
       .real("ema", 0, "decay of a moving average of the generator, used for pictures; 0: none", 0,
             0.999999)
+      .real("ema_half_life_kimg", 0,
+            "thousands of images after which half of that average is forgotten, whatever the batch "
+            "size; instead of ema; 0: not so",
+            0, 1e6)
+      .real("ema_ramp_up", 0.05,
+            "that half-life is at most this share of the images seen so far; 0: no such limit", 0,
+            1)
       .integer("sample_every", 10, "epochs between grids of fakes", 1, 1e6)
       .may_change()
       .integer("rows", 5, "of the grids", 1, 100)

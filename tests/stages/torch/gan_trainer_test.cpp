@@ -305,6 +305,93 @@ TEST(GanTrainer, FasterWaysGiveTheSameLossesAndGradients) {
   EXPECT_GE(compared, 20);
 }
 
+TEST(GanTrainer, DMayTakeMoreSteps) {
+  GanTrainerOptions options;
+  options.d_steps = 3;
+  GanTrainer trainer(small_config(), options);
+  GanTrainer again(small_config(), options);
+  options.d_steps = 1;
+  GanTrainer one(small_config(), options);
+  const GanStep step = trainer.step(toy_pixels(16, 8));
+  const GanStep first = one.step(toy_pixels(16, 8));
+  // What is measured comes before the first update; G's then meets another D.
+  EXPECT_EQ(step.loss_d_real, first.loss_d_real);
+  EXPECT_EQ(step.loss_d_fake, first.loss_d_fake);
+  EXPECT_NE(step.loss_g, first.loss_g);
+  EXPECT_EQ(trainer.state().at("optimizer_D.step").item<int>(), 6);
+  EXPECT_EQ(trainer.state().at("optimizer_G.step").item<int>(), 1);
+  again.step(toy_pixels(16, 8));
+  for (const auto& [name, tensor] : again.state()) {
+    EXPECT_TRUE(at::equal(tensor, trainer.state().at(name))) << name;
+  }
+}
+
+TEST(GanTrainer, ABatchInPartsGivesTheGradientsOfTheirMean) {
+  DcganConfig config = small_config();
+  config.dropout = 0;
+  GanTrainerOptions options;
+  GanTrainer whole(config, options);
+  options.accumulate = 2;
+  GanTrainer parts(config, options);
+  // Two halves that are alike: batch norm sees the same in each as in both.
+  const at::Tensor half = toy_pixels(16, 8);
+  const at::Tensor pixels = at::cat({half, half});
+  const GanStep a = whole.step(pixels);
+  const GanStep b = parts.step(pixels);
+  EXPECT_NEAR(a.loss_d_real, b.loss_d_real, 1e-6);
+  EXPECT_NEAR(a.gradient_norm_d_real, b.gradient_norm_d_real, 1e-5);
+  EXPECT_EQ(a.accuracy_real, b.accuracy_real);
+  EXPECT_NE(a.loss_g, b.loss_g);  // fakes differ between the halves, and so do their statistics
+  EXPECT_EQ(parts.images(), 16U);
+
+  options.accumulate = 3;  // of 8, 8 and 4 parts of a batch of 20
+  GanTrainer uneven(config, options);
+  EXPECT_TRUE(uneven.step(toy_pixels(16, 20)).finite());
+  EXPECT_EQ(uneven.state().at("optimizer_G.step").item<int>(), 1);
+}
+
+TEST(GanTrainer, FollowsItsSchedule) {
+  GanTrainerOptions options;
+  options.learning_rate = options.learning_rate_d = 2e-4;
+  options.schedule.warm_up = 2;
+  GanTrainer rising(small_config(), options);
+  options.learning_rate = options.learning_rate_d = 1e-4;
+  options.schedule.warm_up = 0;
+  GanTrainer constant(small_config(), options);
+  rising.step(toy_pixels(16, 8));
+  constant.step(toy_pixels(16, 8));
+  for (const auto& [name, tensor] : rising.state()) {
+    EXPECT_TRUE(at::equal(tensor, constant.state().at(name))) << name;
+  }
+  rising.step(toy_pixels(16, 8));
+  constant.step(toy_pixels(16, 8));
+  EXPECT_FALSE(
+      at::equal(rising.state().at("G.dense.weight"), constant.state().at("G.dense.weight")));
+}
+
+TEST(GanTrainer, TheAverageMayHaveAHalfLifeInImages) {
+  GanTrainerOptions options;
+  options.ema_half_life = 16;
+  options.ema_ramp_up = 0;
+  GanTrainer trainer(small_config(), options);
+  const auto weight = [&](const char* prefix) {
+    return trainer.state().at(std::string(prefix) + ".dense.weight").detach().clone();
+  };
+  const at::Tensor start = weight("EMA");
+  trainer.step(toy_pixels(16, 16));
+  EXPECT_TRUE(at::allclose(weight("EMA"), (start + weight("G")) / 2, 1e-6, 1e-8));
+
+  // Nothing seen yet: the ramp makes the half-life 0.5 * 16 images after the first step.
+  options.ema_half_life = 1e6;
+  options.ema_ramp_up = 0.5;
+  GanTrainer ramped(small_config(), options);
+  const at::Tensor before = ramped.state().at("EMA.dense.weight").detach().clone();
+  ramped.step(toy_pixels(16, 16));
+  const at::Tensor g = ramped.state().at("G.dense.weight");
+  EXPECT_TRUE(
+      at::allclose(ramped.state().at("EMA.dense.weight"), 0.25 * before + 0.75 * g, 1e-6, 1e-8));
+}
+
 TEST(GanTrainer, SmoothedLabelsRaiseTheLossOfSureReals) {
   GanTrainerOptions options;
   GanTrainer plain(small_config(), options);

@@ -1,0 +1,24 @@
+#include "stages/torch/learning_rate.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+namespace gp {
+
+double LearningRateSchedule::factor(std::uint64_t step) const {
+  if (step < warm_up) return static_cast<double>(step + 1) / static_cast<double>(warm_up);
+  if (shape == Shape::kConstant || steps <= warm_up) return 1;
+  const std::uint64_t last = std::min(step, steps - 1);
+  const double done =
+      last < warm_up ? 0
+                     : static_cast<double>(last - warm_up) / static_cast<double>(steps - warm_up);
+  return shape == Shape::kLinear ? 1 - done : (1 + std::cos(std::numbers::pi * done)) / 2;
+}
+
+LearningRateSchedule::Shape LearningRateSchedule::shape_of(const std::string& name) {
+  if (name == "linear") return Shape::kLinear;
+  return name == "cosine" ? Shape::kCosine : Shape::kConstant;
+}
+
+}  // namespace gp

@@ -1,0 +1,48 @@
+#include "stages/torch/learning_rate.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+namespace gp {
+namespace {
+
+using Shape = LearningRateSchedule::Shape;
+
+TEST(LearningRateSchedule, IsConstantWithoutMore) {
+  const LearningRateSchedule schedule;
+  EXPECT_EQ(schedule.factor(0), 1);
+  EXPECT_EQ(schedule.factor(1'000'000), 1);
+}
+
+TEST(LearningRateSchedule, RisesThenFalls) {
+  const LearningRateSchedule linear{Shape::kLinear, 4, 14};
+  EXPECT_DOUBLE_EQ(linear.factor(0), 0.25);
+  EXPECT_DOUBLE_EQ(linear.factor(3), 1);
+  EXPECT_DOUBLE_EQ(linear.factor(4), 1);
+  EXPECT_DOUBLE_EQ(linear.factor(9), 0.5);
+  EXPECT_DOUBLE_EQ(linear.factor(13), 0.1);
+  EXPECT_DOUBLE_EQ(linear.factor(99), 0.1);  // a training that was made longer
+
+  const LearningRateSchedule cosine{Shape::kCosine, 0, 100};
+  EXPECT_DOUBLE_EQ(cosine.factor(0), 1);
+  EXPECT_DOUBLE_EQ(cosine.factor(50), 0.5);
+  EXPECT_NEAR(cosine.factor(25), (1 + std::sqrt(0.5)) / 2, 1e-15);
+  EXPECT_GT(cosine.factor(99), 0);
+}
+
+TEST(LearningRateSchedule, MayBeAllWarmUp) {
+  const LearningRateSchedule schedule{Shape::kCosine, 10, 5};
+  EXPECT_DOUBLE_EQ(schedule.factor(4), 0.5);
+  EXPECT_DOUBLE_EQ(schedule.factor(20), 1);
+}
+
+TEST(LearningRateSchedule, HasAShapeForEachName) {
+  EXPECT_EQ(LearningRateSchedule::shape_of("constant"), Shape::kConstant);
+  EXPECT_EQ(LearningRateSchedule::shape_of("linear"), Shape::kLinear);
+  EXPECT_EQ(LearningRateSchedule::shape_of("cosine"), Shape::kCosine);
+  EXPECT_EQ(LearningRateSchedule::names().size(), 3U);
+}
+
+}  // namespace
+}  // namespace gp
