@@ -74,7 +74,7 @@ class EngineBench(unittest.TestCase):
 
 class Scripts(unittest.TestCase):
     def test_compile(self):
-        scripts = [BENCH / "data", BENCH / "evaluation", SOURCE / "tools/check_fid_parity", *BENCH.glob("*.py"), *BENCH.glob("peers/*.py")]
+        scripts = [BENCH / "data", BENCH / "evaluation", BENCH / "trainer", SOURCE / "tools/check_fid_parity", *BENCH.glob("*.py"), *BENCH.glob("peers/*.py")]
         self.assertGreater(len(scripts), 5)
         for script in scripts:
             compile(script.read_text(), script, "exec")
@@ -85,6 +85,7 @@ class Scripts(unittest.TestCase):
             (BENCH / "data", ["--count", "100"], "expected a multiple of 256"),
             (BENCH / "evaluation", ["--rows", "fid"], "fid: expected some of features,distance,command"),
             (BENCH / "evaluation", ["--count", "1"], "2 or more for --count"),
+            (BENCH / "trainer", ["--precisions", "fp16"], "--precisions: expected some of bf16,fp32"),
             (SOURCE / "tools/check_fid_parity", ["--protocols", "legacy"], "legacy: expected some of legacy_pytorch,clean"),
             (SOURCE / "tools/check_fid_parity", [self.id()], "1 folders: expected two, or none"),
         ):

@@ -157,7 +157,7 @@ def figure(value):
 def table(title, contenders, unit="image"):
     """The first contender is ours."""
     ours = contenders[0]
-    lines = [f"**{title}**", "", f"| | {unit}s/s, median (lowest to highest) | processor time a {unit} | gan-pipeline: {unit}s/s | gan-pipeline: {unit}s a processor second | what differs |",
+    lines = [f"**{title}**", "", f"| | {unit}s/s, median (lowest to highest) | processor time {'an' if unit[0] in 'aeiou' else 'a'} {unit} | gan-pipeline: {unit}s/s | gan-pipeline: {unit}s a processor second | what differs |",
              "| --- | --: | --: | --: | --: | --- |"]
     for contender in contenders:
         rates = [rate(result) for result in contender.rounds]
