@@ -128,8 +128,22 @@ class Snapshot {
   /// uint8 NHWC, count * shape().bytes(). The same however it is cut into calls.
   virtual std::vector<std::uint8_t> generate(std::uint64_t seed, std::uint64_t first,
                                              int count) = 0;
-  /// The discriminator's logits in evaluation mode for uint8 NHWC images of shape().
-  virtual std::vector<float> discriminate(const std::uint8_t* images, int count) = 0;
+  /// The discriminator's logits in evaluation mode for uint8 NHWC images of shape(). `labels`:
+  /// [count], looked at where there are classes.
+  virtual std::vector<float> discriminate(const std::uint8_t* images, const std::int32_t* labels,
+                                          int count) = 0;
+  /// How many classes of images it draws on demand; 0: it knows none.
+  virtual int classes() const { return 0; }
+  /// The classes of generate()'s images, drawn by how often training saw them; -1 without classes.
+  virtual std::vector<std::int32_t> labels(std::uint64_t /*seed*/, std::uint64_t /*first*/,
+                                           int count) {
+    return std::vector<std::int32_t>(static_cast<std::size_t>(count), -1);
+  }
+  /// As generate(), all of one class, 0 <= label < classes().
+  virtual std::vector<std::uint8_t> generate_class(std::uint64_t seed, std::uint64_t first,
+                                                   int count, std::int32_t /*label*/) {
+    return generate(seed, first, count);
+  }
   /// SHA-256 of what defines it (for records); may be empty.
   virtual std::string digest() const { return {}; }
 };

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
 
 #include <cstdint>
@@ -23,19 +24,21 @@ class Adam {
   };
   Adam(torch::nn::Module& network, const Options& options);
 
-  /// One update from the gradients, which are dropped, by `factor` of the learning rate.
+  /// One update from the gradients, which are dropped, by `factor` of the learning rate. A
+  /// parameter without a gradient is left alone, and its bias correction begins when it has one:
+  /// layers that join later start like all others did.
   void step(double factor = 1);
   /// The Euclidean norm of all gradients, of zero dimensions; not finite where one of them is not.
   at::Tensor gradient_norm() const;
 
-  /// Its state by name: "exp_avg.<parameter>", "exp_avg_sq.<parameter>", "step". Not copies.
+  /// Its state by name: "exp_avg.<parameter>", "exp_avg_sq.<parameter>", and "steps", the number of
+  /// updates of each parameter, int64 [parameters] on the CPU. Not copies: writing to them brings a
+  /// state back.
   std::map<std::string, at::Tensor> state() const;
-  /// Steps done, for a state that is brought back; the tensors of state() are written to directly.
-  void set_steps(std::int64_t steps) { step_ = steps; }
 
  private:
   Options options_;
-  std::int64_t step_ = 0;
+  at::Tensor steps_;
   std::vector<std::string> names_;
   std::vector<at::Tensor> parameters_;
   std::vector<at::Tensor> averages_;

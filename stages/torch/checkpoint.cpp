@@ -3,7 +3,6 @@
 #include <torch/torch.h>
 
 #include <algorithm>
-#include <bit>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -11,7 +10,6 @@
 #include "pipeline/error.hpp"
 #include "pipeline/files.hpp"
 #include "pipeline/log.hpp"
-#include "stages/torch/gan_trainer.hpp"
 
 namespace gp {
 namespace {
@@ -20,58 +18,39 @@ using nlohmann::ordered_json;
 namespace fs = std::filesystem;
 
 constexpr char kMetadataKey[] = "gan_pipeline";
-constexpr int kFormat = 2;
+constexpr int kFormat = 3;
 constexpr char kIndexName[] = "index.json";
 
-ordered_json model_json(const DcganConfig& model) {
-  return {{"type", "dcgan"},
-          {"resolution", model.resolution},
-          {"latent", model.latent},
-          {"channels", model.channels},
-          {"channels_d", model.channels_d},
-          {"max_channels", model.max_channels},
-          {"dropout", model.dropout}};
-}
-
 std::string write_info(const CheckpointInfo& info) {
-  return ordered_json{{"format", kFormat},
-                      {"model", model_json(info.model)},
-                      {"step", info.step},
-                      {"epoch", info.position.epoch},
-                      {"next", info.position.next},
-                      {"epoch_counts",
-                       {{"read", info.position.counts.read},
-                        {"batched", info.position.counts.batched},
-                        {"rejected", info.position.counts.rejected},
-                        {"dropped_by_stage", info.position.counts.dropped_by_stage},
-                        {"dropped_last", info.position.counts.dropped_last}}},
-                      {"images", info.position.images},
-                      {"seed", info.seed},
-                      {"average", info.average},
-                      {"threads", info.threads},
-                      {"config_digest", sha256_hex(info.config_yaml)},
-                      {"data_digest", info.data_digest},
-                      {"source_digest", info.source_digest},
-                      {"config", info.config_yaml},
-                      {"progress",
-                       {{"metrics_step", info.progress.metrics_step},
-                        {"rejects", info.progress.rejects},
-                        {"line", info.progress.line.json()},
-                        {"epoch", info.progress.epoch.json()},
-                        {"bad_steps", info.progress.bad_steps},
-                        {"bad_in_a_row", info.progress.bad_in_a_row}}}}  // Paths need not be UTF-8.
+  return ordered_json{
+      {"format", kFormat},
+      {"model", model_json(info.model)},
+      {"growth", {{"resolution", info.growth.resolution}, {"fade", info.growth.fade}}},
+      {"step", info.step},
+      {"epoch", info.position.epoch},
+      {"next", info.position.next},
+      {"epoch_counts",
+       {{"read", info.position.counts.read},
+        {"batched", info.position.counts.batched},
+        {"rejected", info.position.counts.rejected},
+        {"dropped_by_stage", info.position.counts.dropped_by_stage},
+        {"dropped_last", info.position.counts.dropped_last}}},
+      {"images", info.position.images},
+      {"seed", info.seed},
+      {"average", info.average},
+      {"threads", info.threads},
+      {"config_digest", sha256_hex(info.config_yaml)},
+      {"data_digest", info.data_digest},
+      {"source_digest", info.source_digest},
+      {"config", info.config_yaml},
+      {"progress",
+       {{"metrics_step", info.progress.metrics_step},
+        {"rejects", info.progress.rejects},
+        {"line", info.progress.line.json()},
+        {"epoch", info.progress.epoch.json()},
+        {"bad_steps", info.progress.bad_steps},
+        {"bad_in_a_row", info.progress.bad_in_a_row}}}}  // Paths need not be UTF-8.
       .dump(-1, ' ', false, ordered_json::error_handler_t::replace);
-}
-
-/// A number of the model description: it sizes allocations, so it is not believed unchecked.
-int model_number(const ordered_json& model, const char* name, int min, int max) {
-  const std::int64_t value = model.at(name).get<std::int64_t>();
-  if (value < min || value > max) {
-    throw std::runtime_error(std::string("model.") + name + " = " + std::to_string(value) +
-                             " is outside [" + std::to_string(min) + ", " + std::to_string(max) +
-                             "]");
-  }
-  return static_cast<int>(value);
 }
 
 CheckpointInfo parse_info(const std::string& text) {
@@ -80,22 +59,10 @@ CheckpointInfo parse_info(const std::string& text) {
     throw std::runtime_error("its format is " + json.at("format").dump() +
                              ", this version reads format " + std::to_string(kFormat));
   }
-  const ordered_json& model = json.at("model");
-  if (model.at("type") != "dcgan") {
-    throw std::runtime_error("its model is " + model.at("type").dump() + ", expected \"dcgan\"");
-  }
   CheckpointInfo info;
-  info.model.resolution =
-      model_number(model, "resolution", DcganConfig::kMinResolution, DcganConfig::kMaxResolution);
-  if (!std::has_single_bit(static_cast<unsigned>(info.model.resolution))) {
-    throw std::runtime_error("model.resolution = " + std::to_string(info.model.resolution) +
-                             " is no power of two");
-  }
-  info.model.latent = model_number(model, "latent", 1, DcganConfig::kMaxLatent);
-  info.model.channels = model_number(model, "channels", 1, DcganConfig::kMaxChannels);
-  info.model.channels_d = model_number(model, "channels_d", 1, DcganConfig::kMaxChannels);
-  info.model.max_channels = model_number(model, "max_channels", 1, DcganConfig::kMaxChannels);
-  info.model.dropout = model.at("dropout").get<double>();
+  info.model = read_model(json.at("model"));
+  const ordered_json& growth = json.at("growth");
+  info.growth = {growth.at("resolution").get<int>(), growth.at("fade").get<double>()};
   info.step = json.at("step").get<std::uint64_t>();
   info.position.epoch = json.at("epoch").get<std::uint32_t>();
   info.position.next = json.at("next").get<std::uint64_t>();
@@ -279,13 +246,18 @@ Checkpoint load_checkpoint(const fs::path& path) {
 void export_generator(const Checkpoint& checkpoint, const fs::path& file) {
   const CheckpointInfo& info = checkpoint.info;
   const std::string prefix = info.average ? "EMA" : "G";
-  Generator generator(info.model);
+  const std::shared_ptr<GeneratorNetwork> generator = make_generator(info.model);
   load_state(*generator, checkpoint, prefix, checkpoint.file.string());
   Safetensors contents;
   for (const auto& [name, tensor] : state_of(*generator)) contents.tensors["G." + name] = tensor;
   contents.metadata[kMetadataKey] = ordered_json{
-      {"kind", "generator"}, {"model", model_json(info.model)}, {"average", info.average},
-      {"step", info.step},   {"epoch", info.position.epoch},    {"images", info.position.images},
+      {"kind", "generator"},
+      {"model", model_json(info.model)},
+      {"growth", {{"resolution", info.growth.resolution}, {"fade", info.growth.fade}}},
+      {"average", info.average},
+      {"step", info.step},
+      {"epoch", info.position.epoch},
+      {"images", info.position.images},
       {"seed", info.seed}}.dump();
   write_safetensors(file, contents);
 }
@@ -297,9 +269,15 @@ void load_state(torch::nn::Module& network, const Checkpoint& checkpoint, const 
 
 void load_state(const std::map<std::string, at::Tensor>& state, const Checkpoint& checkpoint,
                 const std::string& prefix, const std::string& where) {
+  std::map<std::string, at::Tensor> full_names;
+  for (const auto& [name, target] : state) full_names[prefix + "." + name] = target;
+  load_state(full_names, checkpoint, where);
+}
+
+void load_state(const std::map<std::string, at::Tensor>& state, const Checkpoint& checkpoint,
+                const std::string& where) {
   const at::NoGradGuard no_grad;
-  for (const auto& [name, target] : state) {
-    const std::string key = prefix + "." + name;
+  for (const auto& [key, target] : state) {
     const auto found = checkpoint.tensors.find(key);
     if (found == checkpoint.tensors.end()) {
       throw DataError(where + ": tensor '" + key + "' is missing");

@@ -9,7 +9,7 @@
 
 #include "pipeline/batch.hpp"
 #include "pipeline/log.hpp"
-#include "stages/torch/dcgan.hpp"
+#include "stages/torch/model.hpp"
 #include "stages/torch/safetensors.hpp"
 #include "stages/torch/step_means.hpp"
 
@@ -17,7 +17,8 @@ namespace gp {
 
 /// What a checkpoint says of itself: one JSON string, "gan_pipeline", in the file's `__metadata__`.
 struct CheckpointInfo {
-  DcganConfig model;
+  ModelConfig model;
+  GrowthPoint growth;      ///< of networks that grow; else of resolution 0
   std::uint64_t step = 0;  ///< steps done; also the whole random state
   /// Epoch and place in its order of the first sample not yet trained, the epoch's counts so far,
   /// images seen by the trainer.
@@ -97,8 +98,11 @@ Checkpoint load_checkpoint(const std::filesystem::path& path);
 /// build it in the metadata. Returns nothing; throws DataError and RunError.
 void export_generator(const Checkpoint& checkpoint, const std::filesystem::path& file);
 
-/// Copies the tensors "<prefix>.*" into those of `state`, by name. Throws DataError naming `where`
-/// and the first tensor that is missing or of another shape or type.
+/// Copies the tensors of `state` from those of the same name. Throws DataError naming `where` and
+/// the first tensor that is missing or of another shape or type.
+void load_state(const std::map<std::string, at::Tensor>& state, const Checkpoint& checkpoint,
+                const std::string& where);
+/// Copies the tensors "<prefix>.*" into those of `state`, by name.
 void load_state(const std::map<std::string, at::Tensor>& state, const Checkpoint& checkpoint,
                 const std::string& prefix, const std::string& where);
 /// The same for a network's parameters and buffers.

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "stages/torch/networks.hpp"
 #include "stages/torch/norm_activation.hpp"
 
 namespace gp {
@@ -107,11 +108,14 @@ TORCH_MODULE(Dense);
 
 /// z -> dense to 8 x 8, ReLU -> (upsample, convolution, batch norm, ReLU) for each level ->
 /// convolution to RGB, tanh.
-class GeneratorImpl : public torch::nn::Module {
+class GeneratorImpl : public GeneratorNetwork {
  public:
   explicit GeneratorImpl(const DcganConfig& config);
   /// [N,latent] -> [N,3,resolution,resolution] in [-1,1].
   at::Tensor forward(const at::Tensor& z);
+  at::Tensor generate(const at::Tensor& z, const at::Tensor& /*labels*/) override {
+    return forward(z);
+  }
 
  private:
   struct Block {
@@ -128,12 +132,15 @@ TORCH_MODULE(Generator);
 
 /// (convolution of stride 2, batch norm but in the first, LeakyReLU 0.2, dropout) for each level,
 /// the same once more with stride 1 -> dense to one logit.
-class DiscriminatorImpl : public torch::nn::Module {
+class DiscriminatorImpl : public DiscriminatorNetwork {
  public:
   explicit DiscriminatorImpl(const DcganConfig& config);
   /// [N,3,resolution,resolution] in [-1,1] -> logits [N], float; above 0: real. Without a key there
   /// is no dropout.
   at::Tensor forward(const at::Tensor& images, const std::optional<DropoutKey>& dropout = {});
+  at::Tensor judge(const at::Tensor& images, const at::Tensor& /*labels*/) override {
+    return forward(images);
+  }
 
  private:
   struct Block {

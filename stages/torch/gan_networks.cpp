@@ -140,7 +140,7 @@ GanGeneratorImpl::GanGeneratorImpl(const GanConfig& config)
   }
 }
 
-void GanGeneratorImpl::set_growth(GrowthPoint point) {
+void GanGeneratorImpl::set_growth(const GrowthPoint& point) {
   check(point, config_);
   point_ = point;
 }
@@ -270,7 +270,7 @@ GanDiscriminatorImpl::GanDiscriminatorImpl(const GanConfig& config)
   }
 }
 
-void GanDiscriminatorImpl::set_growth(GrowthPoint point) {
+void GanDiscriminatorImpl::set_growth(const GrowthPoint& point) {
   check(point, config_);
   point_ = point;
 }

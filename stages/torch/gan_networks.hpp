@@ -12,6 +12,7 @@
 
 #include "stages/torch/dcgan.hpp"
 #include "stages/torch/gan_layers.hpp"
+#include "stages/torch/networks.hpp"
 
 namespace gp {
 
@@ -50,16 +51,16 @@ struct GanConfig {
   Growth growth = Growth::kNone;
   int first_resolution = 8;  ///< of kPhases
 
+  static constexpr int kMaxClasses = 100000;
+  // In the order of the enumerations.
+  static std::vector<std::string> block_names() { return {"plain", "residual"}; }
+  static std::vector<std::string> norm_names() { return {"none", "batch", "spectral"}; }
+  static std::vector<std::string> growth_names() { return {"none", "skip", "phases"}; }
+
   /// Halvings between the image and the 8 x 8 maps: 3 for 64.
   int levels() const;
   /// Channels at `halvings` below full size, for a network that starts with `base`.
   int channels_at(int base, int halvings) const;
-};
-
-/// Where training by kPhases is.
-struct GrowthPoint {
-  int resolution;
-  double fade = 1;  ///< share of the newest level, in (0,1]; 1 at first_resolution
 };
 
 // Constructors throw c10::Error for configurations that make no sense. All maps are [N,C,H,W],
@@ -75,14 +76,17 @@ struct GrowthPoint {
 /// StyleGAN2-ADA).
 ///
 /// Batch norm: by the batch in training mode, else by running statistics.
-class GanGeneratorImpl : public torch::nn::Module {
+class GanGeneratorImpl : public GeneratorNetwork {
  public:
   explicit GanGeneratorImpl(const GanConfig& config);
   /// [N,latent] -> [N,3,r,r] in [-1,1], float also under autocast. `labels`: int64 [N], used where
   /// there are classes.
   at::Tensor forward(const at::Tensor& z, const at::Tensor& labels = {});
+  at::Tensor generate(const at::Tensor& z, const at::Tensor& labels) override {
+    return forward(z, labels);
+  }
   /// kPhases only; until then it is the full resolution.
-  void set_growth(GrowthPoint point);
+  void set_growth(const GrowthPoint& point) override;
   void init(std::uint64_t seed);
 
  private:
@@ -120,7 +124,7 @@ TORCH_MODULE(GanGenerator);
 /// LeakyReLU 0.2 (the paper of spectral norm has 0.1). Dropout follows every activation of a block.
 /// Conditional: the logit has the label's row of a table, times the last maps summed over space,
 /// added (Miyato and Koyama 2018, "cGANs with Projection Discriminator").
-class GanDiscriminatorImpl : public torch::nn::Module {
+class GanDiscriminatorImpl : public DiscriminatorNetwork {
  public:
   explicit GanDiscriminatorImpl(const GanConfig& config);
   /// [N,3,r,r] in [-1,1] -> logits [N], float also under autocast; above 0: real. `labels`: int64
@@ -128,8 +132,11 @@ class GanDiscriminatorImpl : public torch::nn::Module {
   /// be differentiated twice (for gradient penalties); the same values up to rounding, but slower.
   at::Tensor forward(const at::Tensor& images, const at::Tensor& labels = {},
                      const std::optional<DropoutKey>& dropout = {}, bool twice = false);
+  at::Tensor judge(const at::Tensor& images, const at::Tensor& labels) override {
+    return forward(images, labels);
+  }
   /// kPhases only; until then it is the full resolution.
-  void set_growth(GrowthPoint point);
+  void set_growth(const GrowthPoint& point) override;
   /// kSpectral: one step of power iteration for every layer. forward() never does that.
   void update_spectral();
   void init(std::uint64_t seed);

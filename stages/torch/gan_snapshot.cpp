@@ -17,60 +17,110 @@ constexpr int kBlock = 32;
 
 }  // namespace
 
-GanSnapshot::GanSnapshot(const GanTrainer& trainer, std::uint32_t epoch)
-    : config_(trainer.config()),
-      device_(trainer.options().device),
-      generator_(config_),
-      discriminator_(config_),
-      step_(trainer.steps()),
-      epoch_(epoch),
-      images_(trainer.images()) {
+GanSnapshot::GanSnapshot(const ModelConfig& model, at::Device device)
+    : model_(model),
+      device_(device),
+      generator_(make_generator(model)),
+      discriminator_(make_discriminator(model)),
+      class_counts_(at::zeros({classes_of(model)}, at::kLong)) {}
+
+GanSnapshot::GanSnapshot(const AdversarialTrainer& trainer, std::uint32_t epoch)
+    : GanSnapshot(trainer.model(), trainer.options().device) {
+  step_ = trainer.steps();
+  epoch_ = epoch;
+  images_ = trainer.images();
   generator_->to(device_);
   discriminator_->to(device_);
-  copy_state(*trainer.best_generator(), *generator_);
-  copy_state(*trainer.discriminator(), *discriminator_);
-  generator_->eval();
-  discriminator_->eval();
+  copy_state(trainer.best_generator(), *generator_);
+  copy_state(trainer.discriminator(), *discriminator_);
+  if (classes() > 0) class_counts_.copy_(trainer.state().at(kClassCounts));
+  freeze(trainer.growth());
 }
 
 GanSnapshot::GanSnapshot(const Checkpoint& checkpoint, at::Device device, const std::string& where)
-    : config_(checkpoint.info.model),
-      device_(device),
-      generator_(config_),
-      discriminator_(config_),
-      step_(checkpoint.info.step),
-      epoch_(checkpoint.info.position.epoch),
-      images_(checkpoint.info.position.images) {
+    : GanSnapshot(checkpoint.info.model, device) {
+  step_ = checkpoint.info.step;
+  epoch_ = checkpoint.info.position.epoch;
+  images_ = checkpoint.info.position.images;
   load_state(*generator_, checkpoint, checkpoint.info.average ? "EMA" : "G", where);
   load_state(*discriminator_, checkpoint, "D", where);
+  if (classes() > 0) load_state({{kClassCounts, class_counts_}}, checkpoint, where);
   generator_->to(device_);
   discriminator_->to(device_);
+  freeze(checkpoint.info.growth);
+}
+
+void GanSnapshot::freeze(const GrowthPoint& growth) {
+  growth_ = growth;
+  if (growth.resolution > 0) {
+    generator_->set_growth(growth);
+    discriminator_->set_growth(growth);
+  }
   generator_->eval();
   discriminator_->eval();
 }
 
-at::Tensor GanSnapshot::generate_block(std::uint64_t seed, std::uint64_t block) {
-  if (block_.defined() && block_seed_ == seed && block_index_ == block) return block_;
+std::vector<std::int32_t> GanSnapshot::labels(std::uint64_t seed, std::uint64_t first, int count) {
+  if (classes() == 0) return Snapshot::labels(seed, first, count);
+  // Before anything was seen, all classes are as likely.
+  const at::Tensor counts =
+      class_counts_.sum().item<std::int64_t>() > 0 ? class_counts_ : at::ones_like(class_counts_);
+  const at::Tensor up_to = counts.cumsum(0).to(at::kDouble);
+  const auto* const begin = up_to.const_data_ptr<double>();
+  const auto* const end = begin + classes();
+  std::vector<std::int32_t> result;
+  for (int i = 0; i < count; ++i) {
+    at::Tensor drawn = at::empty({1}, at::kFloat);
+    fill_uniform(drawn, {seed, "sample.label", first + static_cast<std::uint64_t>(i)}, 0, 1);
+    const double at = static_cast<double>(drawn.item<float>()) * end[-1];
+    result.push_back(
+        static_cast<std::int32_t>(std::min(std::upper_bound(begin, end, at), end - 1) - begin));
+  }
+  return result;
+}
+
+at::Tensor GanSnapshot::generate_block(std::uint64_t seed, std::uint64_t block,
+                                       std::int32_t label) {
+  if (block_.defined() && block_seed_ == seed && block_index_ == block && block_label_ == label) {
+    return block_;
+  }
   std::vector<at::Tensor> latents;
   for (int i = 0; i < kBlock; ++i) {
-    latents.push_back(normal_tensor({config_.latent}, {seed, "sample", block * kBlock + i}));
+    latents.push_back(normal_tensor({latent_of(model_)}, {seed, "sample", block * kBlock + i}));
+  }
+  at::Tensor classes;
+  if (classes_of(model_) > 0) {
+    std::vector<std::int32_t> drawn(kBlock, label);
+    if (label < 0) drawn = labels(seed, block * kBlock, kBlock);
+    classes = at::tensor(drawn, at::kInt).to(at::kLong).to(device_);
   }
   const at::NoGradGuard no_grad;
-  block_ = to_pixels(generator_(at::stack(latents).to(device_))).cpu();
+  at::Tensor images = generator_->generate(at::stack(latents).to(device_), classes);
+  const int resolution = resolution_of(model_);
+  if (images.size(2) != resolution) {
+    images = at::upsample_nearest2d(images, {resolution, resolution});
+  }
+  block_ = to_pixels(images).cpu();
   block_seed_ = seed;
   block_index_ = block;
+  block_label_ = label;
   return block_;
 }
 
 std::vector<std::uint8_t> GanSnapshot::generate(std::uint64_t seed, std::uint64_t first,
                                                 int count) {
+  return generate_class(seed, first, count, -1);
+}
+
+std::vector<std::uint8_t> GanSnapshot::generate_class(std::uint64_t seed, std::uint64_t first,
+                                                      int count, std::int32_t label) {
   const std::size_t bytes = shape().bytes();
   std::vector<std::uint8_t> images(static_cast<std::size_t>(count) * bytes);
   for (int done = 0; done < count;) {
     const std::uint64_t at = first + static_cast<std::uint64_t>(done);
     const auto offset = static_cast<int>(at % kBlock);
     const int n = std::min(kBlock - offset, count - done);
-    const at::Tensor block = generate_block(seed, at / kBlock);
+    const at::Tensor block = generate_block(seed, at / kBlock, label);
     std::memcpy(images.data() + static_cast<std::size_t>(done) * bytes,
                 block.const_data_ptr<std::uint8_t>() + static_cast<std::size_t>(offset) * bytes,
                 static_cast<std::size_t>(n) * bytes);
@@ -79,18 +129,30 @@ std::vector<std::uint8_t> GanSnapshot::generate(std::uint64_t seed, std::uint64_
   return images;
 }
 
-std::vector<float> GanSnapshot::discriminate(const std::uint8_t* images, int count) {
+std::vector<float> GanSnapshot::discriminate(const std::uint8_t* images, const std::int32_t* labels,
+                                             int count) {
   const at::NoGradGuard no_grad;
   const std::size_t bytes = shape().bytes();
+  const int resolution = resolution_of(model_);
   std::vector<float> logits(static_cast<std::size_t>(count));
-  at::Tensor pixels =
-      at::zeros({kBlock, config_.resolution, config_.resolution, kChannels}, at::kByte);
+  at::Tensor pixels = at::zeros({kBlock, resolution, resolution, kChannels}, at::kByte);
   for (int done = 0; done < count; done += kBlock) {
     const int n = std::min(kBlock, count - done);
     std::memcpy(pixels.data_ptr<std::uint8_t>(), images + static_cast<std::size_t>(done) * bytes,
                 static_cast<std::size_t>(n) * bytes);
-    const at::Tensor block = discriminator_(to_signed(pixels.to(device_))).cpu();
-    std::copy_n(block.const_data_ptr<float>(), n, logits.begin() + done);
+    at::Tensor block = to_signed(pixels.to(device_));
+    if (growth_.resolution > 0 && growth_.resolution < resolution) {
+      const int factor = resolution / growth_.resolution;
+      block = at::avg_pool2d(block, {factor, factor});
+    }
+    at::Tensor classes;
+    if (classes_of(model_) > 0) {
+      classes = at::zeros({kBlock}, at::kLong);
+      for (int i = 0; i < n; ++i) classes[i] = labels[done + i];
+      classes = classes.to(device_);
+    }
+    const at::Tensor result = discriminator_->judge(block, classes).cpu();
+    std::copy_n(result.const_data_ptr<float>(), n, logits.begin() + done);
   }
   return logits;
 }

@@ -132,7 +132,8 @@ class Evaluation {
              "gave an image of " + to_string(batch->shape) + ", the snapshot makes " +
                  to_string(snapshot_.shape()));
       }
-      const std::vector<float> logits = snapshot_.discriminate(batch->pixels.get(), batch->count);
+      const std::vector<float> logits =
+          snapshot_.discriminate(batch->pixels.get(), batch->labels.data(), batch->count);
       accuracy.add(logits);
       result.logits.insert(result.logits.end(), logits.begin(), logits.end());
       if (!result.cached) {
@@ -175,7 +176,9 @@ class Evaluation {
       const int n = std::min(options_.batch, options_.n_fake - first);
       const std::vector<std::uint8_t> images =
           snapshot_.generate(options_.seed, static_cast<std::uint64_t>(first), n);
-      const std::vector<float> logits = snapshot_.discriminate(images.data(), n);
+      const std::vector<std::int32_t> labels =
+          snapshot_.labels(options_.seed, static_cast<std::uint64_t>(first), n);
+      const std::vector<float> logits = snapshot_.discriminate(images.data(), labels.data(), n);
       accuracy.add(logits);
       result.logits.insert(result.logits.end(), logits.begin(), logits.end());
       const at::Tensor features = features_of(images.data(), snapshot_.shape(), n);

@@ -1,5 +1,6 @@
 #include "stages/torch/step_means.hpp"
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 namespace gp {
@@ -11,15 +12,31 @@ void StepMeans::add(const GanStep& step, int images) {
   loss_g_ += step.loss_g;
   accuracy_real_ += step.accuracy_real;
   accuracy_fake_ += step.accuracy_fake;
+  for (const auto& [name, value] : step.extras) {
+    if (std::isnan(value)) continue;
+    Sum& sum = extras_[name];
+    sum.sum += value;
+    ++sum.count;
+  }
+}
+
+std::map<std::string, double> StepMeans::extras() const {
+  std::map<std::string, double> means;
+  for (const auto& [name, sum] : extras_) means[name] = sum.sum / static_cast<double>(sum.count);
+  return means;
 }
 
 nlohmann::ordered_json StepMeans::json() const {
-  return {{"steps", steps_},
-          {"images", images_},
-          {"loss_d", loss_d_},
-          {"loss_g", loss_g_},
-          {"accuracy_real", accuracy_real_},
-          {"accuracy_fake", accuracy_fake_}};
+  nlohmann::ordered_json json{{"steps", steps_},
+                              {"images", images_},
+                              {"loss_d", loss_d_},
+                              {"loss_g", loss_g_},
+                              {"accuracy_real", accuracy_real_},
+                              {"accuracy_fake", accuracy_fake_}};
+  nlohmann::ordered_json extras = nlohmann::ordered_json::object();
+  for (const auto& [name, sum] : extras_) extras[name] = {sum.sum, sum.count};
+  json["extras"] = extras;
+  return json;
 }
 
 StepMeans StepMeans::read_json(const nlohmann::ordered_json& json) {
@@ -30,6 +47,9 @@ StepMeans StepMeans::read_json(const nlohmann::ordered_json& json) {
   means.loss_g_ = json.at("loss_g").get<double>();
   means.accuracy_real_ = json.at("accuracy_real").get<double>();
   means.accuracy_fake_ = json.at("accuracy_fake").get<double>();
+  for (const auto& [name, sum] : json.at("extras").items()) {
+    means.extras_[name] = {sum.at(0).get<double>(), sum.at(1).get<std::uint64_t>()};
+  }
   return means;
 }
 

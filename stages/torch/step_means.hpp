@@ -1,9 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <nlohmann/json_fwd.hpp>
+#include <string>
 
-#include "stages/torch/gan_trainer.hpp"
+#include "stages/torch/gan_step.hpp"
 
 namespace gp {
 
@@ -18,6 +20,8 @@ class StepMeans {
   double loss_g() const { return mean(loss_g_); }
   double accuracy_real() const { return mean(accuracy_real_); }
   double accuracy_fake() const { return mean(accuracy_fake_); }
+  /// Of GanStep::extras, over the steps that measured them.
+  std::map<std::string, double> extras() const;
 
   /// The sums, exactly: read_json(json()) is the same object. Throws nlohmann's exceptions.
   nlohmann::ordered_json json() const;
@@ -29,6 +33,11 @@ class StepMeans {
   std::uint64_t steps_ = 0;
   std::uint64_t images_ = 0;
   double loss_d_ = 0, loss_g_ = 0, accuracy_real_ = 0, accuracy_fake_ = 0;
+  struct Sum {
+    double sum = 0;
+    std::uint64_t count = 0;
+  };
+  std::map<std::string, Sum> extras_;
 };
 
 }  // namespace gp

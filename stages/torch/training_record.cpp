@@ -60,17 +60,17 @@ void TrainingRecord::add(const Line& line) {
   const StepMeans& means = line.means;
   add_point(static_cast<double>(line.step), means.loss_d(), means.loss_g(), means.accuracy_real(),
             means.accuracy_fake());
-  metrics_file_.add(ordered_json{
-      {"step", line.step},
-      {"epoch", line.epoch},
-      {"images", line.images},
-      {"loss_d", means.loss_d()},
-      {"loss_g", means.loss_g()},
-      {"accuracy_real", means.accuracy_real()},
-      {"accuracy_fake", means.accuracy_fake()},
-      {"images_per_second", line.images_per_second},
-      {"waited",
-       line.waited}}.dump());
+  ordered_json json{{"step", line.step},
+                    {"epoch", line.epoch},
+                    {"images", line.images},
+                    {"loss_d", means.loss_d()},
+                    {"loss_g", means.loss_g()},
+                    {"accuracy_real", means.accuracy_real()},
+                    {"accuracy_fake", means.accuracy_fake()},
+                    {"images_per_second", line.images_per_second},
+                    {"waited", line.waited}};
+  for (const auto& [name, mean] : means.extras()) json[name] = mean;
+  metrics_file_.add(json.dump());
 }
 
 void TrainingRecord::add_rejects(const std::vector<Reject>& rejects) {

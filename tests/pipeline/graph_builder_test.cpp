@@ -48,7 +48,7 @@ class FakeSnapshot : public Snapshot {
   std::uint64_t images() const override { return 1; }
   ImageShape shape() const override { return {4, 4}; }
   std::vector<std::uint8_t> generate(std::uint64_t, std::uint64_t, int) override { return {}; }
-  std::vector<float> discriminate(const std::uint8_t*, int) override { return {}; }
+  std::vector<float> discriminate(const std::uint8_t*, const std::int32_t*, int) override { return {}; }
 };
 
 class FakeTrainer : public TrainStage {

@@ -8,7 +8,7 @@
 
 #include "pipeline/error.hpp"
 #include "pipeline/files.hpp"
-#include "stages/torch/gan_trainer.hpp"
+#include "stages/torch/dcgan_trainer.hpp"
 
 namespace gp {
 namespace {
@@ -33,7 +33,7 @@ class CheckpointTest : public testing::Test {
   void TearDown() override { fs::remove_all(run_); }
 
   Checkpoint make(std::uint64_t step) const {
-    GanTrainer trainer(config_, GanTrainerOptions{});
+    DcganTrainer trainer(config_, TrainerOptions{});
     Checkpoint checkpoint;
     for (const auto& [name, tensor] : trainer.state()) {
       checkpoint.tensors[name] = tensor.detach().clone();
@@ -93,12 +93,12 @@ TEST_F(CheckpointTest, ComesBackAsItWas) {
     EXPECT_EQ(loaded.info.progress.bad_steps, 7u);
     EXPECT_EQ(loaded.info.progress.bad_in_a_row, 1);
     EXPECT_EQ(loaded.info.progress.epoch.loss_g(), double{1.0f / 3});
-    EXPECT_EQ(loaded.info.model.resolution, 16);
-    EXPECT_EQ(loaded.info.model.latent, 4);
-    EXPECT_EQ(loaded.info.model.channels, 2);
-    EXPECT_EQ(loaded.info.model.channels_d, 3);
-    EXPECT_EQ(loaded.info.model.max_channels, 512);
-    EXPECT_EQ(loaded.info.model.dropout, 0.125);
+    EXPECT_EQ(std::get<DcganConfig>(loaded.info.model).resolution, 16);
+    EXPECT_EQ(std::get<DcganConfig>(loaded.info.model).latent, 4);
+    EXPECT_EQ(std::get<DcganConfig>(loaded.info.model).channels, 2);
+    EXPECT_EQ(std::get<DcganConfig>(loaded.info.model).channels_d, 3);
+    EXPECT_EQ(std::get<DcganConfig>(loaded.info.model).max_channels, 512);
+    EXPECT_EQ(std::get<DcganConfig>(loaded.info.model).dropout, 0.125);
     ASSERT_EQ(loaded.tensors.size(), saved.tensors.size());
     for (const auto& [name, tensor] : saved.tensors) {
       EXPECT_TRUE(at::equal(loaded.tensors.at(name), tensor)) << name;
@@ -110,7 +110,7 @@ TEST_F(CheckpointTest, ComesBackAsItWas) {
   }
   // Every piece of state has its place.
   for (const char* name :
-       {"G.block0_norm.running_var", "D.dense.bias", "optimizer_G.step",
+       {"G.block0_norm.running_var", "D.dense.bias", "optimizer_G.steps",
         "optimizer_D.exp_avg.block1_conv.weight", "optimizer_G.exp_avg_sq.image.bias"}) {
     EXPECT_EQ(saved.tensors.count(name), 1u) << name;
   }
@@ -201,7 +201,7 @@ TEST_F(CheckpointTest, WhatIsNoCheckpointIsRefusedWithAReason) {
     write_safetensors(run_ / "bad.safetensors", bad);
     return error_of([&] { load_checkpoint(run_ / "bad.safetensors"); });
   };
-  EXPECT_MENTIONS(with_metadata([](auto& m) { m["format"] = 3; }), "format is 3");
+  EXPECT_MENTIONS(with_metadata([](auto& m) { m["format"] = 2; }), "format is 2");
   EXPECT_MENTIONS(with_metadata([](auto& m) { m["model"]["type"] = "vae"; }), "vae");
   EXPECT_MENTIONS(with_metadata([](auto& m) { m["model"]["resolution"] = 24; }), "power of two");
   EXPECT_MENTIONS(with_metadata([](auto& m) { m["model"]["channels"] = 1 << 20; }), "outside");

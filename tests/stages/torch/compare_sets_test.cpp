@@ -74,7 +74,9 @@ class FakeSnapshot : public Snapshot {
     }
     return pixels;
   }
-  std::vector<float> discriminate(const std::uint8_t*, int) override { return {}; }
+  std::vector<float> discriminate(const std::uint8_t*, const std::int32_t*, int) override {
+    return {};
+  }
   std::string digest() const override { return "snapshot"; }
 };
 

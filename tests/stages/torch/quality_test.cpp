@@ -96,7 +96,8 @@ class FakeSnapshot : public Snapshot {
     generated.emplace_back(first, count);
     return make_images(1'000'000 + seed + first, count);
   }
-  std::vector<float> discriminate(const std::uint8_t* images, int count) override {
+  std::vector<float> discriminate(const std::uint8_t* images, const std::int32_t* /*labels*/,
+                                  int count) override {
     if (on_discriminate) on_discriminate();
     std::vector<float> logits;
     for (int i = 0; i < count; ++i) logits.push_back(logit_of(images + i * kShape.bytes()));

@@ -177,7 +177,7 @@ TEST_F(TrainDcganTest, TwoRunsAreEqualAndSnapshotsChangeNothing) {
   train("a", toy_stream(kSize, kBatch, 3, 3));
   train("b", toy_stream(kSize, kBatch, 3, 3), 0, [&](Snapshot& snapshot) {
     const auto images = snapshot.generate(99, 3, 40);
-    snapshot.discriminate(images.data(), 40);
+    snapshot.discriminate(images.data(), nullptr, 40);
   });
   const auto a = lines("a/metrics.jsonl");
   const auto b = lines("b/metrics.jsonl");
@@ -344,7 +344,7 @@ TEST_F(SnapshotTest, PythonDrawsTheSameImages) {
   const fs::path saved = CheckpointFolder(root_ / "run/checkpoints").newest();
   const Checkpoint checkpoint = load_checkpoint(saved);
   export_generator(checkpoint, root_ / "generator.safetensors");
-  Generator generator(checkpoint.info.model);
+  Generator generator(std::get<DcganConfig>(checkpoint.info.model));
   load_state(*generator, checkpoint, "EMA", "test");
   generator->eval();
   const at::NoGradGuard no_grad;
@@ -381,7 +381,7 @@ TEST_F(SnapshotTest, AFileGivesWhatTheTrainingGave) {
     train(name, toy_stream(kSize, kBatch, 3, 3), 0, [&](Snapshot& snapshot) {
       digest = snapshot.digest();
       pictures = snapshot.generate(5, 0, 40);
-      logits = snapshot.discriminate(pictures.data(), 40);
+      logits = snapshot.discriminate(pictures.data(), nullptr, 40);
       EXPECT_EQ(snapshot.images(), snapshot.step() * kBatch);
     });
     // Built from the file alone: this stage's own parameters say otherwise.
@@ -393,7 +393,7 @@ TEST_F(SnapshotTest, AFileGivesWhatTheTrainingGave) {
     EXPECT_EQ(loaded->images(), 72u);
     EXPECT_EQ(loaded->shape(), (ImageShape{kSize, kSize}));
     EXPECT_EQ(loaded->generate(5, 0, 40), pictures);
-    EXPECT_EQ(loaded->discriminate(pictures.data(), 40), logits);
+    EXPECT_EQ(loaded->discriminate(pictures.data(), nullptr, 40), logits);
   }
   // The average is another generator than the one trained.
   const Checkpoint average = load_checkpoint(root_ / "average");

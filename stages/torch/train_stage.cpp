@@ -1,0 +1,266 @@
+#include "stages/torch/train_stage.hpp"
+
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <bit>
+#include <chrono>
+#include <cstdio>
+
+#include "pipeline/error.hpp"
+#include "pipeline/log.hpp"
+#include "stages/torch/compute_device.hpp"
+#include "stages/torch/gan_snapshot.hpp"
+#include "stages/torch/op_profile.hpp"
+#include "stages/torch/training_loop.hpp"
+
+namespace gp {
+namespace {
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+double millions_of_parameters(const torch::nn::Module& network) {
+  std::int64_t count = 0;
+  for (const at::Tensor& parameter : network.parameters()) count += parameter.numel();
+  return static_cast<double>(count) / 1e6;
+}
+
+std::string describe(const std::string& name, const AdversarialTrainer& trainer) {
+  char text[256];
+  const int size = resolution_of(trainer.model());
+  std::snprintf(text, sizeof text,
+                "%s: %dx%d images on %s in %s, %d threads; generator %.2f M parameters, "
+                "discriminator %.2f M",
+                name.c_str(), size, size, trainer.options().device.str().c_str(),
+                trainer.options().bf16 ? "bf16" : "fp32", at::get_num_threads(),
+                millions_of_parameters(trainer.generator()),
+                millions_of_parameters(trainer.discriminator()));
+  return text;
+}
+
+/// A batch like the stream's, of gray images of the first class.
+struct BlankBatch {
+  explicit BlankBatch(const StreamInfo& stream)
+      : pixels(at::full({stream.batch_size, stream.shape.height, stream.shape.width, kChannels},
+                        128, at::kByte)),
+        labels(at::zeros({stream.batch_size}, at::kLong)) {}
+  at::Tensor pixels, labels;
+};
+
+TrainerOptions trainer_options(const Params& params, const RunInfo& run, const StreamInfo& stream) {
+  TrainerOptions options;
+  options.seed = run.seed;
+  options.learning_rate = params.real("learning_rate");
+  options.learning_rate_d =
+      params.has("learning_rate_d") ? params.real("learning_rate_d") : options.learning_rate;
+  options.beta1 = params.real("beta1");
+  options.beta2 = params.real("beta2");
+  options.label_smoothing = params.real("label_smoothing");
+  options.schedule.shape = LearningRateSchedule::shape_of(params.text("schedule"));
+  options.schedule.warm_up = static_cast<std::uint64_t>(params.integer("warm_up"));
+  if (stream.batch_size > 0) {
+    options.schedule.steps = stream.source_size / static_cast<std::uint64_t>(stream.batch_size) *
+                             static_cast<std::uint64_t>(params.integer("epochs"));
+  }
+  options.d_steps = static_cast<int>(params.integer("d_steps"));
+  options.accumulate = static_cast<int>(params.integer("accumulate"));
+  options.ema = params.real("ema");
+  options.ema_half_life = options.ema > 0 ? 0 : 1000 * params.real("ema_half_life_kimg");
+  options.ema_ramp_up = params.real("ema_ramp_up");
+  options.device = resolve_device(run.device);
+  options.bf16 = resolve_bf16(run.precision, options.device);
+  options.undoable = params.text("on_nan") == "skip";
+  return options;
+}
+
+}  // namespace
+
+GanTrainStage::GanTrainStage(std::string name, Params params)
+    : name_(std::move(name)), params_(std::move(params)) {
+  if (params_.real("ema") > 0 && params_.real("ema_half_life_kimg") > 0) {
+    throw ConfigError(
+        name_ + ": ema and ema_half_life_kimg say the same in two ways; leave one of them out");
+  }
+}
+
+std::uint32_t GanTrainStage::epochs() const {
+  return static_cast<std::uint32_t>(params_.integer("epochs"));
+}
+
+int GanTrainStage::square_size(const ImageShape& shape) const {
+  if (shape.height != shape.width || shape.height < DcganConfig::kMinResolution ||
+      shape.height > DcganConfig::kMaxResolution ||
+      !std::has_single_bit(static_cast<unsigned>(shape.height))) {
+    throw ConfigError(name_ + ": the images are " + to_string(shape) +
+                      "; expected squares of a power of two from 16 to 512 pixels: set `size` of "
+                      "image.resize");
+  }
+  return shape.height;
+}
+
+std::unique_ptr<AdversarialTrainer> GanTrainStage::make_trainer(const RunInfo& run,
+                                                                const StreamInfo& stream) const {
+  return make_trainer(model(stream), trainer_options(params_, run, stream));
+}
+
+void GanTrainStage::run(EndContext& context) {
+  try {
+    at::set_num_threads(std::max(context.run.threads, 1));
+    TrainingLoop loop(name_, params_, context,
+                      [&] { return make_trainer(context.run, context.stream); });
+    context.log.info(describe(name_, loop.trainer()));
+    loop.run();
+  } catch (const c10::Error& error) {
+    throw RunError(name_ + ": " + error.what_without_backtrace());
+  }
+}
+
+double GanTrainStage::measure_rate(const RunInfo& run, const StreamInfo& stream) {
+  try {
+    at::set_num_threads(std::max(run.threads, 1));
+    const std::unique_ptr<AdversarialTrainer> trainer = make_trainer(run, stream);
+    const BlankBatch batch(stream);
+    trainer->step(batch.pixels, batch.labels);  // the first one also makes memory and kernels
+    const double start = now();
+    trainer->step(batch.pixels, batch.labels);
+    return stream.batch_size / (now() - start);
+  } catch (const c10::Error& error) {
+    throw RunError(name_ + ": " + error.what_without_backtrace());
+  }
+}
+
+StepProfile GanTrainStage::profile(const RunInfo& run, const StreamInfo& stream, double seconds) {
+  try {
+    at::set_num_threads(std::max(run.threads, 1));
+    const std::unique_ptr<AdversarialTrainer> trainer = make_trainer(run, stream);
+    const BlankBatch batch(stream);
+    const auto timed_step = [&] {
+      const double start = now();
+      trainer->step(batch.pixels, batch.labels);
+      return now() - start;
+    };
+    for (int i = 0; i < 3; ++i) timed_step();
+    StepProfile result;
+    result.description = describe(name_, *trainer);
+    result.images = stream.batch_size;
+    std::vector<double> times;
+    for (const double start = now(); times.empty() || now() - start < seconds;) {
+      times.push_back(timed_step());
+    }
+    std::nth_element(times.begin(), times.begin() + times.size() / 2, times.end());
+    result.seconds = times[times.size() / 2];
+
+    constexpr int kWatched = 3;
+    OpProfile profile;
+    for (int i = 0; i < kWatched; ++i) timed_step();
+    for (const auto& [operation, total] : profile.totals()) {
+      result.parts.push_back(
+          {operation, static_cast<double>(total.calls) / kWatched, total.seconds / kWatched});
+    }
+    std::sort(result.parts.begin(), result.parts.end(),
+              [](const auto& a, const auto& b) { return a.seconds > b.seconds; });
+    return result;
+  } catch (const c10::Error& error) {
+    throw RunError(name_ + ": " + error.what_without_backtrace());
+  }
+}
+
+std::unique_ptr<SavedTraining> GanTrainStage::load_training(
+    const std::filesystem::path& run_directory, Log& log) {
+  std::optional<Checkpoint> checkpoint =
+      CheckpointFolder(run_directory / kCheckpointFolder).load_newest_whole(log);
+  if (!checkpoint) return nullptr;
+  auto saved = std::make_unique<SavedGan>();
+  saved->checkpoint = std::move(*checkpoint);
+  const CheckpointInfo& info = saved->checkpoint.info;
+  saved->file = saved->checkpoint.file;
+  saved->step = info.step;
+  saved->position = info.position;
+  saved->threads = info.threads;
+  saved->config_yaml = info.config_yaml;
+  saved->data_digest = info.data_digest;
+  saved->source_digest = info.source_digest;
+  return saved;
+}
+
+void GanTrainStage::export_generator(const std::filesystem::path& checkpoint,
+                                     const std::filesystem::path& file) {
+  gp::export_generator(load_checkpoint(checkpoint), file);
+}
+
+std::unique_ptr<Snapshot> GanTrainStage::load_snapshot(const RunInfo& run,
+                                                       const std::filesystem::path& checkpoint) {
+  at::set_num_threads(std::max(run.threads, 1));
+  return std::make_unique<GanSnapshot>(load_checkpoint(checkpoint), resolve_device(run.device),
+                                       checkpoint.string());
+}
+
+void add_training_params(ParamSchema& schema, const TrainingDefaults& defaults) {
+  schema.integer("epochs", 200, "how often the source is read through", 1, 1e6)
+      .may_change()
+      .real("learning_rate", defaults.learning_rate, "Adam's step size", 1e-9, 1)
+      .may_change()
+      .real("learning_rate_d", 2e-4, "the discriminator's, where it differs", 1e-9, 1)
+      .maybe()
+      .may_change()
+      .real("beta1", defaults.beta1, "Adam's decay of the mean gradient", 0, 0.999999)
+      .real("beta2", defaults.beta2, "Adam's decay of the mean squared gradient", 0, 0.999999)
+      .integer("latent", defaults.latent, "length of the noise vector z", 1,
+               DcganConfig::kMaxLatent)
+      .integer("channels", 32, "channels at full size; doubled at each halving, to 8x8 pixels", 1,
+               DcganConfig::kMaxChannels)
+      .integer("channels_d", 32, "the discriminator's, where they differ", 1,
+               DcganConfig::kMaxChannels)
+      .maybe()
+      .integer("max_channels", 512, "where the doubling stops", 1, DcganConfig::kMaxChannels)
+      .real("dropout", defaults.dropout, "share of the discriminator's activations set to 0", 0,
+            0.95)
+      .real("label_smoothing", 0, "reals are trained towards 1 minus this", 0, 0.5)
+      .choice("schedule", "constant", LearningRateSchedule::names(),
+              "both learning rates over the steps of all epochs; linear, cosine: down to 0")
+      .integer("warm_up", 0, "steps over which both learning rates rise to their value", 0, 1e9)
+      .integer("d_steps", 1,
+               "pairs of updates of the discriminator on each batch, each with fakes of its own", 1,
+               100)
+      .integer(
+          "accumulate", 1,
+          "parts that a batch is computed in, one after the other, for less memory; batch norm "
+          "sees a part at a time, and fakes are made twice",
+          1, 1024)
+      .real("ema", 0, "decay of a moving average of the generator, used for pictures; 0: none", 0,
+            0.999999)
+      .real("ema_half_life_kimg", defaults.ema_half_life_kimg,
+            "thousands of images after which half of that average is forgotten, whatever the batch "
+            "size; instead of ema; 0: not so",
+            0, 1e6)
+      .real("ema_ramp_up", 0.05,
+            "that half-life is at most this share of the images seen so far; 0: no such limit", 0,
+            1)
+      .integer("sample_every", 10, "epochs between grids of fakes", 1, 1e6)
+      .may_change()
+      .integer("rows", 5, "of the grids", 1, 100)
+      .may_change()
+      .integer("columns", 5, "of the grids", 1, 100)
+      .may_change()
+      .integer("save_every", 250, "steps between checkpoints; the last step has one, too", 1, 1e9)
+      .may_change()
+      .integer("keep_last", 2, "how many of the newest checkpoints are kept", 1, 1e6)
+      .may_change()
+      .choice("on_nan", "stop", {"stop", "skip", "rollback"},
+              "where a loss or gradient is not finite: stop the run; leave the step out, as if its "
+              "batch had not been; or bring the last checkpoint's state back and go on after the "
+              "batch")
+      .may_change()
+      .text("keep_best", "",
+            "keeps, beside those, the checkpoint of the best evaluated step: the name of a metric "
+            "of evaluation.jsonl, such as frechet_distance; each evaluated step is saved then")
+      .maybe()
+      .may_change()
+      .integer("log_every", 1, "steps between lines of metrics.jsonl, which hold their means", 1,
+               1e6)
+      .may_change();
+}
+
+}  // namespace gp

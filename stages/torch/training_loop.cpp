@@ -1,0 +1,426 @@
+#include "stages/torch/training_loop.hpp"
+
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "pipeline/error.hpp"
+#include "pipeline/files.hpp"
+#include "pipeline/log.hpp"
+#include "stages/common/png.hpp"
+#include "stages/torch/gan_snapshot.hpp"
+
+namespace gp {
+namespace {
+
+/// How often a step that is not finite is left out one after the other, and how often the same
+/// checkpoint is gone back to, before the run stops.
+constexpr int kMostSkips = 10;
+constexpr int kMostRollbacks = 3;
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+template <class... Values>
+std::string format(const char* pattern, Values... values) {
+  char text[512];
+  std::snprintf(text, sizeof(text), pattern, values...);
+  return text;
+}
+
+std::string duration_text(double seconds) {
+  const auto s = static_cast<long>(std::lround(std::max(seconds, 0.0)));
+  if (s < 60) return format("%lds", s);
+  if (s < 3600) return format("%ldm%02lds", s / 60, s % 60);
+  return format("%ldh%02ldm", s / 3600, s % 3600 / 60);
+}
+
+/// Metrics of which a larger value is better; of all others a smaller one is.
+const std::set<std::string> kLargerIsBetter{"precision", "recall", "inception_score"};
+
+/// The values of a metric in evaluation.jsonl, by step.
+std::map<std::uint64_t, double> read_scores(const std::filesystem::path& directory,
+                                            const std::string& metric) {
+  std::map<std::uint64_t, double> scores;
+  std::ifstream file(directory / "evaluation.jsonl");
+  for (std::string line; std::getline(file, line);) {
+    const auto record = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (!record.is_object() || !record.contains("step") || !record.contains("metrics")) continue;
+    const auto& metrics = record["metrics"];
+    if (!metrics.contains(metric) || !metrics[metric].is_number()) continue;
+    scores[record["step"].get<std::uint64_t>()] = metrics[metric].get<double>();
+  }
+  return scores;
+}
+
+}  // namespace
+
+TrainingLoop::TrainingLoop(std::string stage, const Params& params, EndContext& context,
+                           MakeTrainer make_trainer)
+    : stage_(std::move(stage)),
+      params_(params),
+      epochs_(static_cast<std::uint32_t>(params.integer("epochs"))),
+      context_(context),
+      make_trainer_(std::move(make_trainer)),
+      trainer_(make_trainer_()),
+      record_(context.run.directory, context.log) {}
+
+std::filesystem::path TrainingLoop::in_samples(const std::string& name) const {
+  const std::filesystem::path folder = context_.run.directory / "samples";
+  make_folders(folder);
+  return folder / name;
+}
+
+void TrainingLoop::run() {
+  started_ = line_started_ = epoch_started_ = now();
+  bool finished = false;
+  if (context_.resume != nullptr) {
+    finished = resume() || context_.stop.stop_requested();
+  } else {
+    record_.resume_after(0, 0);  // a run that was killed before its first checkpoint left lines
+  }
+  while (!finished) {
+    std::shared_ptr<const Batch> batch = next_batch();
+    if (!batch) break;
+    record_.add_rejects(batch->rejects);
+    const bool epoch_ends = batch->end_of_epoch;
+    if (batch->count > 0) {
+      if (trainer_->steps() == 0 && writes()) {
+        attempt("picture", [&] { write_reals(*batch); });
+      }
+      train(*batch);
+    }
+    // A batch of rejects only, before the data fail, is no place to resume at: samples before it
+    // wait for their batch.
+    if (batch->count > 0 || epoch_ends) {
+      position_ = {batch->epoch, batch->next, batch->counts, trainer_->images()};
+      rejects_ = record_.rejects();
+    }
+    batch.reset();  // its places are the pipeline's again while this thread writes or evaluates
+
+    report(epoch_ends);
+    if (epoch_ends) {
+      epochs_done_ = position_.epoch + 1;
+      position_ = {epochs_done_, 0, {}, trainer_->images()};
+    }
+    if (context_.stop.stop_requested()) break;
+    if (epoch_ends || limit_reached()) finished = end_epoch();
+    if (context_.stop.stop_requested()) break;
+  }
+  if (trainer_->steps() > 0) {
+    save_checkpoint();
+    record_.sync();
+    record_.write_plots();
+  }
+  if (bad_steps_ > 0) {
+    context_.log.warn(format("%llu steps were not finite: see `on_nan` and the warnings above",
+                             static_cast<unsigned long long>(bad_steps_)));
+  }
+  if (context_.stop.stop_requested()) {
+    context_.log.info(format("stopped after step %llu; state saved",
+                             static_cast<unsigned long long>(trainer_->steps())));
+  }
+}
+
+/// Brings the state back. Returns whether there is nothing left to train.
+bool TrainingLoop::resume() {
+  const auto& saved = dynamic_cast<const SavedGan&>(*context_.resume);
+  const CheckpointInfo& info = saved.checkpoint.info;
+  trainer_->load_state(saved.checkpoint);
+  trainer_->set_progress(info.step, info.position.images);
+  position_ = info.position;
+  epochs_done_ = position_.epoch;
+  saved_step_ = first_step_ = info.step;
+  metrics_step_ = info.progress.metrics_step;
+  rejects_ = info.progress.rejects;
+  line_ = info.progress.line;
+  epoch_means_ = info.progress.epoch;
+  bad_steps_ = info.progress.bad_steps;
+  bad_in_a_row_ = info.progress.bad_in_a_row;
+  record_.resume_after(metrics_step_, rejects_);
+  context_.log.info(format("resuming after step %llu, at sample %llu of epoch %u, from ",
+                           static_cast<unsigned long long>(info.step),
+                           static_cast<unsigned long long>(position_.next), position_.epoch + 1) +
+                    saved.file.string());
+  // What follows an epoch, or the last step, may have been interrupted; most of it is done again.
+  const bool between_epochs = position_.next == 0 && epochs_done_ > 0;
+  if (!between_epochs && !limit_reached()) return false;
+  const bool finished = end_epoch();
+  if (finished) {
+    context_.log.info(
+        format("the training is finished: step %llu, epoch %u of %u; to go on, raise ",
+               static_cast<unsigned long long>(trainer_->steps()), epochs_done_, epochs_) +
+        (limit_reached() ? "--max-steps" : "its epochs: --set stages." + stage_ + ".epochs=N"));
+  }
+  return finished;
+}
+
+std::shared_ptr<const Batch> TrainingLoop::next_batch() {
+  std::shared_ptr<const Batch> batch;
+  try {
+    batch = context_.batches.next();
+  } catch (...) {
+    // The data have failed, not the training: what was learned so far is kept.
+    if (trainer_->steps() > 0) try_to_save();
+    throw;
+  }
+  // Here it is known whether the step before was the last one of its epoch: then what was measured
+  // over the epoch comes first.
+  const auto every = static_cast<std::uint64_t>(params_.integer("save_every"));
+  const bool epoch_ends = batch != nullptr && batch->end_of_epoch;
+  // A state that was just brought back is in a checkpoint already, or not yet worth one.
+  if (trainer_->steps() > 0 && trainer_->steps() % every == 0 && !epoch_ends && !last_was_bad_) {
+    try_to_save();
+  }
+  return batch;
+}
+
+void TrainingLoop::train(const Batch& batch) {
+  // The trainer copies the pixels before it returns; the batch keeps them alive until then.
+  const at::Tensor pixels =
+      at::from_blob(const_cast<std::uint8_t*>(batch.pixels.get()),
+                    {batch.count, batch.shape.height, batch.shape.width, kChannels}, at::kByte);
+  const GanStep step = trainer_->step(pixels);
+  last_was_bad_ = !step.finite();
+  if (last_was_bad_) {
+    recover(step, batch);
+    return;
+  }
+  if (skips()) bad_in_a_row_ = 0;
+  line_.add(step, batch.count);
+  epoch_means_.add(step, batch.count);
+}
+
+/// What `on_nan` says, after a step whose losses or gradients are not finite. The step's number and
+/// the batch are used up in any case, so whatever follows is again a function of the step.
+void TrainingLoop::recover(const GanStep& step, const Batch& batch) {
+  ++bad_steps_;
+  ++bad_in_a_row_;
+  std::string keys;
+  for (const std::string& key : batch.keys) keys += (keys.empty() ? "" : ", ") + key;
+  const std::string what =
+      stage_ + ": a loss or gradient is not finite at step " + std::to_string(trainer_->steps()) +
+      format(
+          " (losses: discriminator %g on reals and %g on fakes, generator %g; norms of their "
+          "gradients: %g, %g, %g)",
+          double{step.loss_d_real}, double{step.loss_d_fake}, double{step.loss_g},
+          double{step.gradient_norm_d_real}, double{step.gradient_norm_d_fake},
+          double{step.gradient_norm_g});
+  const std::string of_batch = ". Its batch: " + keys;
+  const std::string& policy = params_.text("on_nan");
+  constexpr char kAdvice[] = "; try a smaller learning_rate, or precision fp32";
+  if (policy == "stop") {
+    throw RunError(what + kAdvice +
+                   ", or on_nan: skip or rollback. The checkpoints saved before "
+                   "are good" +
+                   of_batch);
+  }
+  if (bad_in_a_row_ > (skips() ? kMostSkips : kMostRollbacks)) {
+    throw RunError(what + ", and on_nan: " + policy + " did not help " +
+                   std::to_string(bad_in_a_row_ - 1) + " times in a row" + kAdvice +
+                   ". The checkpoints saved before are good" + of_batch);
+  }
+  std::string done = "the step is left out";
+  if (skips()) {
+    trainer_->undo();
+  } else {
+    done = roll_back();
+  }
+  context_.log.warn(
+      what + ": " + done +
+      format(" (%llu such steps so far)", static_cast<unsigned long long>(bad_steps_)) + of_batch);
+}
+
+/// Brings back the newest checkpoint's weights and optimisers, or those of the beginning, but
+/// neither the step number nor the position in the data. Says which.
+std::string TrainingLoop::roll_back() {
+  std::optional<Checkpoint> checkpoint;
+  if (writes()) {
+    checkpoint = CheckpointFolder(context_.run.directory / kCheckpointFolder)
+                     .load_newest_whole(context_.log);
+  }
+  if (checkpoint) {
+    trainer_->load_state(*checkpoint);
+    return "went back to the state of step " + std::to_string(checkpoint->info.step);
+  }
+  Checkpoint beginning;
+  beginning.tensors = make_trainer_()->state();
+  trainer_->load_state(beginning);
+  return "went back to the state of the beginning, since no checkpoint was saved yet";
+}
+
+void TrainingLoop::report(bool at_once) {
+  const auto every = static_cast<std::uint64_t>(params_.integer("log_every"));
+  if (line_.steps() == 0 || (line_.steps() < every && !at_once)) return;
+  const double seconds = std::max(now() - line_started_, 1e-9);
+  const double waited = context_.batches.seconds_waited();
+  const double rate = static_cast<double>(line_.images()) / seconds;
+  const double share = std::clamp((waited - line_waited_) / seconds, 0.0, 1.0);
+  rate_ = rate_ == 0 ? rate : 0.9 * rate_ + 0.1 * rate;
+  waited_share_ = 0.9 * waited_share_ + 0.1 * share;
+  metrics_step_ = trainer_->steps();
+  record_.add({metrics_step_, position_.epoch + 1, trainer_->images(), line_, rate, share});
+  context_.log.progress(format(
+      "epoch %u/%u  step %llu  loss D %.3f G %.3f  D accuracy: reals %.0f %%, fakes %.0f %%"
+      "  %.1f images/s  %.0f %% waiting for data  %s left",
+      position_.epoch + 1, epochs_, static_cast<unsigned long long>(trainer_->steps()),
+      line_.loss_d(), line_.loss_g(), 100 * line_.accuracy_real(), 100 * line_.accuracy_fake(),
+      rate_, 100 * waited_share_, duration_text(seconds_left()).c_str()));
+  line_.reset();
+  line_started_ = now();
+  line_waited_ = waited;
+}
+
+double TrainingLoop::seconds_left() const {
+  double steps = 0;
+  if (context_.stream.batch_size > 0) {
+    steps =
+        std::floor(static_cast<double>(context_.stream.source_size) / context_.stream.batch_size) *
+        epochs_;
+  }
+  if (context_.max_steps > 0) {
+    const auto limit = static_cast<double>(context_.max_steps);
+    steps = steps > 0 ? std::min(steps, limit) : limit;
+  }
+  const auto done = static_cast<double>(trainer_->steps());
+  const double here = done - static_cast<double>(first_step_);
+  return here == 0 ? 0 : (now() - started_) / here * std::max(steps - done, 0.0);
+}
+
+/// What follows an epoch, or the last step: pictures, a checkpoint, evaluation. Returns whether
+/// the training is at its end. May be done again after it was interrupted.
+bool TrainingLoop::end_epoch() {
+  const bool last = limit_reached() || epochs_done_ >= epochs_;
+  // Counted as begun where max_steps ends it early.
+  const std::uint32_t number = position_.next > 0 ? position_.epoch + 1 : epochs_done_;
+  const bool again = trainer_->steps() == first_step_ && first_step_ > 0;  // after it was resumed
+  if (epoch_means_.steps() == 0 && !last_was_bad_ && !again) {
+    throw RunError(stage_ + ": epoch " + std::to_string(number) +
+                   " gave no batch: the source has " + std::to_string(context_.stream.source_size) +
+                   " samples and a batch takes " + std::to_string(context_.stream.batch_size) +
+                   "; make `size` of batch smaller, or set `last: keep`, and see rejects.jsonl");
+  }
+  if (!again) tell_epoch(number);
+  const auto due = [&](const char* name, std::uint64_t count) {
+    return last || count % static_cast<std::uint64_t>(params_.integer(name)) == 0;
+  };
+  if (due("save_every", trainer_->steps())) try_to_save();
+  // The line of steps that max_steps leaves over comes after the state was saved: a run that goes
+  // on from there writes it with the steps that it is to cover.
+  report(true);
+  if (writes() && due("sample_every", number)) {
+    attempt("picture", [&] { write_fakes(number); });
+  }
+  if (context_.epoch_done) {
+    context_.epoch_done(number, last, [this]() -> std::unique_ptr<Snapshot> {
+      if (params_.has("keep_best")) {
+        try_to_save();
+        evaluated_.insert(trainer_->steps());
+      }
+      return std::make_unique<GanSnapshot>(*trainer_, epochs_done_);
+    });
+  }
+  if (writes() && evaluated_.count(trainer_->steps()) > 0) {
+    attempt("choice of the best checkpoint", [this] {
+      CheckpointFolder(context_.run.directory / kCheckpointFolder)
+          .prune(static_cast<std::size_t>(params_.integer("keep_last")), checkpoints_to_keep());
+    });
+  }
+  if (context_.stop.stop_requested()) return false;  // the state to save is that before the rest
+  epoch_means_.reset();
+  epoch_started_ = line_started_ = now();
+  line_waited_ = context_.batches.seconds_waited();
+  return last;
+}
+
+void TrainingLoop::tell_epoch(std::uint32_t number) const {
+  context_.log.info(format(
+      "epoch %u/%u: loss D %.4f G %.4f, D accuracy: reals %.1f %%, fakes %.1f %%, %llu steps in %s",
+      number, epochs_, epoch_means_.loss_d(), epoch_means_.loss_g(),
+      100 * epoch_means_.accuracy_real(), 100 * epoch_means_.accuracy_fake(),
+      static_cast<unsigned long long>(epoch_means_.steps()),
+      duration_text(now() - epoch_started_).c_str()));
+}
+
+void TrainingLoop::write_reals(const Batch& batch) const {
+  const auto columns = static_cast<int>(params_.integer("columns"));
+  const int count = std::min(batch.count, static_cast<int>(params_.integer("rows")) * columns);
+  Image grid = make_grid(batch.pixels.get(), batch.shape, count, columns);
+  write_png(in_samples("reals.png"), grid.view());
+}
+
+void TrainingLoop::write_fakes(std::uint32_t number) {
+  const auto columns = static_cast<int>(params_.integer("columns"));
+  const int count = static_cast<int>(params_.integer("rows")) * columns;
+  GanSnapshot snapshot(*trainer_, epochs_done_);
+  const std::vector<std::uint8_t> images = snapshot.generate(context_.run.seed, 0, count);
+  Image grid = make_grid(images.data(), snapshot.shape(), count, columns);
+  write_png(in_samples(format("fakes_%06u.png", number)), grid.view());
+}
+
+void TrainingLoop::save_checkpoint() {
+  if (!writes() || saved_step_ == trainer_->steps()) return;
+  record_.sync();  // it holds all that the checkpoint says was written
+  Checkpoint checkpoint;
+  checkpoint.tensors = trainer_->state();
+  CheckpointInfo& info = checkpoint.info;
+  info.model = trainer_->model();
+  info.growth = trainer_->growth();
+  info.step = trainer_->steps();
+  info.position = position_;
+  info.seed = context_.run.seed;
+  info.average = trainer_->has_average();
+  info.threads = context_.run.threads;
+  info.config_yaml = context_.run.config_yaml;
+  info.data_digest = context_.stream.data_digest;
+  info.source_digest = context_.stream.source_digest;
+  const int in_a_row = skips() || last_was_bad_ ? bad_in_a_row_ : 0;
+  info.progress = {metrics_step_, rejects_, line_, epoch_means_, bad_steps_, in_a_row};
+  CheckpointFolder(context_.run.directory / kCheckpointFolder)
+      .save(checkpoint, static_cast<std::size_t>(params_.integer("keep_last")),
+            checkpoints_to_keep());
+  saved_step_ = trainer_->steps();
+  bad_in_a_row_ = in_a_row;  // there is a newer state to go back to
+}
+
+/// Beside the newest ones: the best that was evaluated, and those that wait for their evaluation.
+std::set<std::uint64_t> TrainingLoop::checkpoints_to_keep() const {
+  if (!params_.has("keep_best")) return {};
+  const std::string& metric = params_.text("keep_best");
+  const std::map<std::uint64_t, double> scores = read_scores(context_.run.directory, metric);
+  std::set<std::uint64_t> keep;
+  // An evaluator that runs beside training passes over those that it has no time for.
+  const std::uint64_t newest = scores.empty() ? 0 : scores.rbegin()->first;
+  keep.insert(evaluated_.upper_bound(newest), evaluated_.end());
+  const double sign = kLargerIsBetter.count(metric) > 0 ? -1 : 1;
+  const auto best = std::min_element(
+      scores.begin(), scores.end(),
+      [&](const auto& a, const auto& b) { return sign * a.second < sign * b.second; });
+  if (best != scores.end()) keep.insert(best->first);
+  return keep;
+}
+
+/// Writes something that the training can do without for now: a disk that is full may have room
+/// again before the next one is due. At the end, a checkpoint that cannot be written is an error.
+void TrainingLoop::attempt(const std::string& what, const std::function<void()>& write) {
+  try {
+    write();
+  } catch (const RunError& error) {
+    context_.log.warn("no " + what + " of step " + std::to_string(trainer_->steps()) + ": " +
+                      error.what() + ". The training goes on; earlier ones are whole");
+  }
+}
+
+void TrainingLoop::try_to_save() {
+  attempt("checkpoint", [this] { save_checkpoint(); });
+}
+
+}  // namespace gp
