@@ -3,260 +3,272 @@
 #include <torch/torch.h>
 
 #include <algorithm>
-#include <cmath>
+#include <limits>
 
 #include "stages/torch/autocast.hpp"
-#include "stages/torch/checkpoint.hpp"
+#include "stages/torch/gradient_penalty.hpp"
 #include "stages/torch/random_tensor.hpp"
 
 namespace gp {
 namespace {
 
-void set_trainable(torch::nn::Module& network, bool trainable) {
-  for (at::Tensor& parameter : network.parameters()) parameter.set_requires_grad(trainable);
+template <class Network>
+Network with_weights(Network network, std::uint64_t seed) {
+  init_gan_weights(network, seed);
+  return network;
 }
 
-/// Cross-entropy of the logits against one label for all.
-at::Tensor cross_entropy(const at::Tensor& logits, float target) {
-  return at::binary_cross_entropy_with_logits(logits, at::full_like(logits, target));
+/// The parts that a batch is computed in; `tensor` may be undefined, as labels are.
+std::vector<at::Tensor> parts_of(const at::Tensor& tensor, int count, std::size_t parts) {
+  if (!tensor.defined()) return std::vector<at::Tensor>(parts);
+  return tensor.chunk(count);
 }
 
-/// "real", "real.1", "real.2" ..: what random numbers are for.
-std::string numbered(std::string name, std::size_t number) {
-  if (number > 0) name.append(".").append(std::to_string(number));
-  return name;
+void add_to(at::Tensor& sum, const at::Tensor& value) {
+  sum = sum.defined() ? sum + value.detach() : value.detach();
 }
 
 }  // namespace
 
-bool GanStep::finite() const {
-  return std::isfinite(loss_d_real) && std::isfinite(loss_d_fake) && std::isfinite(loss_g) &&
-         std::isfinite(gradient_norm_d_real) && std::isfinite(gradient_norm_d_fake) &&
-         std::isfinite(gradient_norm_g);
-}
-
-std::map<std::string, at::Tensor> state_of(const torch::nn::Module& network) {
-  std::map<std::string, at::Tensor> state;
-  for (const auto& parameter : network.named_parameters()) {
-    state[parameter.key()] = parameter.value();
+GrowthPoint GrowthSchedule::at(std::uint64_t seen, std::int64_t count,
+                               const GanConfig& model) const {
+  GrowthPoint point{model.first_resolution, 1};
+  while (point.resolution < model.resolution && seen >= images) {
+    seen -= images;
+    point.resolution *= 2;
   }
-  for (const auto& buffer : network.named_buffers()) state[buffer.key()] = buffer.value();
-  return state;
-}
-
-void copy_state(const torch::nn::Module& from, torch::nn::Module& to) {
-  const at::NoGradGuard no_grad;
-  auto target = state_of(to);
-  for (const auto& [name, tensor] : state_of(from)) target.at(name).copy_(tensor);
-}
-
-GanTrainer::GanTrainer(const DcganConfig& config, const GanTrainerOptions& options)
-    : config_(config), options_(options), generator_(config), discriminator_(config) {
-  init_weights(*generator_, "G", options.seed);
-  init_weights(*discriminator_, "D", options.seed);
-  generator_->to(options.device);
-  discriminator_->to(options.device);
-  if (options.ema > 0 || options.ema_half_life > 0) {
-    average_ = Generator(config);
-    average_->to(options.device);
-    copy_state(*generator_, *average_);
-    set_trainable(*average_, false);
-    average_->eval();
+  if (point.resolution > model.first_resolution && fade_images > 0) {
+    point.fade = std::min(1.0, static_cast<double>(seen + static_cast<std::uint64_t>(count)) /
+                                   static_cast<double>(fade_images));
   }
-  optimizer_g_ = std::make_unique<Adam>(
-      *generator_,
-      Adam::Options{options.learning_rate, options.beta1, options.beta2, Adam::Options{}.epsilon});
-  optimizer_d_ = std::make_unique<Adam>(
-      *discriminator_, Adam::Options{options.learning_rate_d, options.beta1, options.beta2,
-                                     Adam::Options{}.epsilon});
+  return point;
 }
 
-GanTrainer::~GanTrainer() = default;
+GanTrainer::GanTrainer(const GanConfig& config, const TrainerOptions& options,
+                       const GanObjective& objective)
+    : GanTrainer(config, options, objective, with_weights(GanGenerator(config), options.seed),
+                 with_weights(GanDiscriminator(config), options.seed)) {}
 
-GanTrainer::Pass GanTrainer::discriminate(const at::Tensor& images, float target,
-                                          const std::string& pass) {
-  at::Tensor logits;
-  {
-    const AutocastScope autocast(options_.device.type(), options_.bf16);
-    logits = discriminator_(images, DropoutKey{options_.seed, steps_, pass});
+GanTrainer::GanTrainer(const GanConfig& config, const TrainerOptions& options,
+                       const GanObjective& objective, GanGenerator generator,
+                       GanDiscriminator discriminator)
+    : AdversarialTrainer(config, options, generator.ptr(), discriminator.ptr()),
+      config_(config),
+      objective_(objective),
+      generator_(std::move(generator)),
+      discriminator_(std::move(discriminator)),
+      class_counts_(at::zeros({config.classes}, at::kLong)) {
+  if (objective.augments() && objective.augment_target > 0) {
+    AdaptiveAugment::Options adaptive;
+    adaptive.target = objective.augment_target;
+    adaptive.speed_kimg = objective.augment_speed_kimg;
+    adaptive_ = std::make_unique<AdaptiveAugment>(adaptive);
   }
-  return {cross_entropy(logits, target), logits.detach()};
 }
 
-GanTrainer::Pass GanTrainer::train_discriminator(const at::Tensor& images, float target,
-                                                 const std::string& pass) {
-  if (options_.accumulate == 1) {
-    const Pass whole = discriminate(images, target, pass);
-    whole.loss.backward();
-    return whole;
-  }
-  at::Tensor loss;
-  std::vector<at::Tensor> logits;
-  for (const at::Tensor& part : images.chunk(options_.accumulate)) {
-    const Pass result = discriminate(part, target, numbered(pass + ".part", logits.size()));
-    const at::Tensor share =
-        result.loss * (static_cast<double>(part.size(0)) / static_cast<double>(images.size(0)));
-    share.backward();
-    loss = loss.defined() ? loss + share.detach() : share.detach();
-    logits.push_back(result.logits);
-  }
-  return {loss, at::cat(logits)};
+double GanTrainer::augment_p() const {
+  if (!objective_.augments()) return 0;
+  return adaptive_ ? adaptive_->p() : objective_.augment_p;
 }
 
-at::Tensor GanTrainer::generate(const at::Tensor& z) {
-  const AutocastScope autocast(options_.device.type(), options_.bf16);
-  return generator_(z);
+at::Tensor GanTrainer::generate(const at::Tensor& z, const at::Tensor& labels) {
+  const AutocastScope autocast(options().device.type(), options().bf16);
+  return generator_(z, labels);
 }
 
-at::Tensor GanTrainer::train_generator(const at::Tensor& z, const at::Tensor& fakes) {
-  if (fakes.defined()) {
-    const Pass fooled = discriminate(fakes, 1, "generator");
-    fooled.loss.backward();
-    return fooled.loss.detach();
-  }
-  // The second pass does not move the running statistics a second time. (They are put back behind
-  // it: backward checks that they are as it left them.)
-  const std::vector<at::Tensor> buffers = generator_->buffers();
-  std::vector<at::Tensor> statistics;
-  for (const at::Tensor& buffer : buffers) statistics.push_back(buffer.clone());
-  at::Tensor loss;
-  std::size_t number = 0;
-  for (const at::Tensor& part : z.chunk(options_.accumulate)) {
-    const Pass fooled =
-        discriminate(generate(part), 1,
-                     options_.accumulate == 1 ? "generator" : numbered("generator.part", number++));
-    const at::Tensor share =
-        fooled.loss * (static_cast<double>(part.size(0)) / static_cast<double>(z.size(0)));
-    share.backward();
-    loss = loss.defined() ? loss + share.detach() : share.detach();
-  }
-  for (std::size_t i = 0; i < buffers.size(); ++i) buffers[i].copy_(statistics[i]);
-  return loss;
+at::Tensor GanTrainer::augmented(const at::Tensor& images, const std::string& pass) const {
+  if (augment_p() <= 0) return images;
+  return augment(images, objective_.augment, augment_p(),
+                 {options().seed, "augment." + pass, steps()});
 }
 
-GanStep GanTrainer::step(const at::Tensor& pixels) {
-  if (options_.undoable) keep_state();
-  const at::Tensor reals = to_signed(pixels.to(options_.device));
+at::Tensor GanTrainer::discriminate(const at::Tensor& images, const at::Tensor& labels,
+                                    const std::string& pass, bool for_penalty) {
+  const AutocastScope autocast(options().device.type(), options().bf16 && !for_penalty);
+  std::optional<DropoutKey> dropout;
+  if (config_.dropout > 0) dropout = DropoutKey{options().seed, steps(), pass};
+  return discriminator_(images, labels, dropout, for_penalty);
+}
+
+GanTrainer::DUpdate GanTrainer::train_discriminator(const at::Tensor& reals,
+                                                    const at::Tensor& fakes,
+                                                    const at::Tensor& labels, std::size_t number) {
+  discriminator_->update_spectral();
+  const auto every = static_cast<std::uint64_t>(objective_.penalty_every);
+  const bool penalty = steps() % every == 0;
+  const bool with_r1 = penalty && objective_.r1 > 0;
+  const bool with_r2 = penalty && objective_.r2 > 0;
+  const std::vector<at::Tensor> real_parts = reals.chunk(options().accumulate);
+  const std::vector<at::Tensor> fake_parts = fakes.chunk(options().accumulate);
+  const std::vector<at::Tensor> label_parts =
+      parts_of(labels, options().accumulate, real_parts.size());
+
+  DUpdate result;
+  std::vector<at::Tensor> logits_real, logits_fake;
+  for (std::size_t part = 0; part < real_parts.size(); ++part) {
+    const std::string suffix = options().accumulate > 1 ? ".part" + std::to_string(part) : "";
+    const auto pass = [&](const at::Tensor& images, const char* name, bool for_penalty) {
+      const std::string of = numbered(name, number) + suffix;
+      const at::Tensor seen = augmented(images, of).detach();
+      seen.set_requires_grad(for_penalty);
+      return std::pair(seen, discriminate(seen, label_parts[part], of, for_penalty));
+    };
+    const auto [real, on_real] = pass(real_parts[part], "real", with_r1);
+    const auto [fake, on_fake] = pass(fake_parts[part], "fake", with_r2);
+    const DiscriminatorLoss loss =
+        discriminator_loss(objective_.loss, on_real, on_fake, options().label_smoothing);
+    at::Tensor total = loss.real + loss.fake;
+    const double share =
+        static_cast<double>(real_parts[part].size(0)) / static_cast<double>(reals.size(0));
+    const auto add_penalty = [&](const at::Tensor& logits, const at::Tensor& images, double gamma,
+                                 at::Tensor& measured) {
+      const at::Tensor norm = gradient_penalty(logits, images);
+      total = total + norm * (gamma / 2 * static_cast<double>(every));
+      add_to(measured, norm * share);
+    };
+    if (with_r1) add_penalty(on_real, real, objective_.r1, result.r1);
+    if (with_r2) add_penalty(on_fake, fake, objective_.r2, result.r2);
+    (total * share).backward();
+    add_to(result.loss_real, loss.real * share);
+    add_to(result.loss_fake, loss.fake * share);
+    logits_real.push_back(on_real.detach());
+    logits_fake.push_back(on_fake.detach());
+  }
+  result.logits_real = at::cat(logits_real);
+  result.logits_fake = at::cat(logits_fake);
+  result.norm = optimizer_d().gradient_norm();
+  optimizer_d().step(learning_rate_factor());
+  return result;
+}
+
+at::Tensor GanTrainer::train_generator(const at::Tensor& reals, const at::Tensor& z,
+                                       const at::Tensor& fakes, const at::Tensor& labels) {
+  const bool again = !fakes.defined();
+  const std::optional<KeptBuffers> kept =
+      again ? std::make_optional<KeptBuffers>(*generator_) : std::nullopt;
+  const std::vector<at::Tensor> z_parts = z.chunk(options().accumulate);
+  const std::vector<at::Tensor> real_parts = reals.chunk(options().accumulate);
+  const std::vector<at::Tensor> label_parts =
+      parts_of(labels, options().accumulate, z_parts.size());
+  at::Tensor sum;
+  for (std::size_t part = 0; part < z_parts.size(); ++part) {
+    const std::string pass =
+        options().accumulate > 1 ? "generator.part" + std::to_string(part) : "generator";
+    at::Tensor on_real;
+    if (needs_pairs(objective_.loss)) {
+      const at::NoGradGuard no_grad;
+      on_real = discriminate(augmented(real_parts[part], pass + ".real"), label_parts[part],
+                             pass + ".real", false);
+    }
+    const at::Tensor images = again ? generate(z_parts[part], label_parts[part]) : fakes;
+    const at::Tensor on_fake =
+        discriminate(augmented(images, pass), label_parts[part], pass, false);
+    const at::Tensor loss =
+        generator_loss(objective_.loss, on_fake, on_real) *
+        (static_cast<double>(z_parts[part].size(0)) / static_cast<double>(z.size(0)));
+    loss.backward();
+    add_to(sum, loss);
+  }
+  return sum;
+}
+
+std::vector<at::Tensor> GanTrainer::update(const at::Tensor& reals, const at::Tensor& labels) {
   const std::int64_t count = reals.size(0);
-  const double rate = options_.schedule.factor(steps_);
-  const auto real_target = static_cast<float>(1 - options_.label_smoothing);
+  if (config_.growth == GanConfig::Growth::kPhases) {
+    set_growth(objective_.growth.at(images(), count, config_));
+  }
+  at::Tensor classes;
+  if (config_.classes > 0) {
+    class_counts_ += at::bincount(labels, {}, config_.classes);
+    classes = labels.to(options().device);
+  }
   // Where G's pass is made anew, that for D needs no graph, and may be made in parts.
-  const bool again = config_.exact || options_.accumulate > 1;
+  const bool again = options().accumulate > 1;
 
-  Pass real, fake;
-  at::Tensor z, fakes, norm_d_real, norm_d_fake;
-  for (std::size_t i = 0; i < static_cast<std::size_t>(options_.d_steps); ++i) {
-    const bool last = i + 1 == static_cast<std::size_t>(options_.d_steps);
-    z = normal_tensor({count, config_.latent}, {options_.seed, numbered("latent", i), steps_})
-            .to(options_.device);
+  DUpdate measured;
+  at::Tensor z, fakes, norm_d;
+  for (std::size_t i = 0; i < static_cast<std::size_t>(options().d_steps); ++i) {
+    const bool last = i + 1 == static_cast<std::size_t>(options().d_steps);
+    z = normal_tensor({count, config_.latent}, {options().seed, numbered("latent", i), steps()})
+            .to(options().device);
     {
       const at::AutoGradMode grad(last && !again);
-      if (options_.accumulate == 1) {
-        fakes = generate(z);
+      if (again) {
+        const std::vector<at::Tensor> z_parts = z.chunk(options().accumulate);
+        const std::vector<at::Tensor> label_parts =
+            parts_of(classes, options().accumulate, z_parts.size());
+        std::vector<at::Tensor> made;
+        for (std::size_t part = 0; part < z_parts.size(); ++part) {
+          made.push_back(generate(z_parts[part], label_parts[part]));
+        }
+        fakes = at::cat(made);
       } else {
-        std::vector<at::Tensor> parts;
-        for (const at::Tensor& part : z.chunk(options_.accumulate)) parts.push_back(generate(part));
-        fakes = at::cat(parts);
+        fakes = generate(z, classes);
       }
     }
-    const Pass on_real = train_discriminator(reals, real_target, numbered("real", i));
-    const at::Tensor norm_real = optimizer_d_->gradient_norm();
-    optimizer_d_->step(rate);
-    const Pass on_fake = train_discriminator(fakes.detach(), 0, numbered("fake", i));
-    const at::Tensor norm_fake = optimizer_d_->gradient_norm();
-    optimizer_d_->step(rate);
-    if (i == 0) {  // measured before the first update; norms are the largest, to find NaN in any
-      real = on_real;
-      fake = on_fake;
-      norm_d_real = norm_real;
-      norm_d_fake = norm_fake;
-    } else {
-      norm_d_real = at::maximum(norm_d_real, norm_real);
-      norm_d_fake = at::maximum(norm_d_fake, norm_fake);
-    }
+    const DUpdate done = train_discriminator(reals, fakes.detach(), classes, i);
+    if (i == 0) measured = done;  // before the first update; norms are the largest, to find NaN
+    norm_d = i == 0 ? done.norm : at::maximum(norm_d, done.norm);
   }
+  if (adaptive_) adaptive_->add(measured.logits_real);
 
   set_trainable(*discriminator_, false);
-  const at::Tensor loss_g = train_generator(z, again ? at::Tensor() : fakes);
+  const at::Tensor loss_g = train_generator(reals, z, again ? at::Tensor() : fakes, classes);
   set_trainable(*discriminator_, true);
-  const at::Tensor norm_g = optimizer_g_->gradient_norm();
-  optimizer_g_->step(rate);
-  images_ += static_cast<std::uint64_t>(count);
-  if (average_) update_average(count);
-  ++steps_;
+  const at::Tensor norm_g = optimizer_g().gradient_norm();
+  optimizer_g().step(learning_rate_factor());
 
   const at::NoGradGuard no_grad;
-  const at::Tensor values =
-      at::stack({real.loss, fake.loss, loss_g, real.logits.gt(0).to(at::kFloat).mean(),
-                 fake.logits.le(0).to(at::kFloat).mean(), norm_d_real, norm_d_fake, norm_g})
-          .cpu();  // one transfer
-  const float* const value = values.const_data_ptr<float>();
-  return {value[0], value[1], value[2], value[3], value[4], value[5], value[6], value[7]};
-}
-
-void GanTrainer::update_average(std::int64_t count) {
-  const at::NoGradGuard no_grad;
-  double decay = 0;
-  if (options_.ema_half_life > 0) {
-    double half_life = options_.ema_half_life;
-    const auto seen = static_cast<double>(images_);
-    if (options_.ema_ramp_up > 0) half_life = std::min(half_life, options_.ema_ramp_up * seen);
-    decay = half_life > 0 ? std::pow(0.5, static_cast<double>(count) / half_life) : 0;
-  } else {
-    // A fresh average follows closely, or it would remember the random start for 1 / (1 - decay)
-    // steps.
-    const auto t = static_cast<double>(steps_);
-    decay = std::min(options_.ema, (1 + t) / (10 + t));
-  }
-  auto average = state_of(*average_);
-  for (const auto& [name, tensor] : state_of(*generator_)) {
-    average.at(name).lerp_(tensor, 1 - decay);
-  }
-}
-
-std::map<std::string, at::Tensor> GanTrainer::state() const {
-  std::map<std::string, at::Tensor> all;
-  const auto add = [&](const std::string& prefix, const std::map<std::string, at::Tensor>& part) {
-    for (const auto& [name, tensor] : part) all[prefix + "." + name] = tensor;
+  const at::Tensor& real = measured.logits_real;
+  const at::Tensor& fake = measured.logits_fake;
+  // Without pairs a logit says on its own what D holds an image for; with them only differences do.
+  const bool pairs = needs_pairs(objective_.loss);
+  const double border = objective_.loss == GanLoss::kLeastSquares ? 0.5 : 0;
+  const at::Tensor right_real = pairs ? real.gt(fake) : real.gt(border);
+  const at::Tensor right_fake = pairs ? right_real : fake.le(border);
+  const at::Tensor none =
+      at::full({}, std::numeric_limits<float>::quiet_NaN(), at::kFloat).to(options().device);
+  const auto value = [&](double number) {
+    return at::full({}, number, at::kFloat).to(options().device);
   };
-  add("G", state_of(*generator_));
-  add("D", state_of(*discriminator_));
-  if (average_) add("EMA", state_of(*average_));
-  add("optimizer_G", optimizer_g_->state());
-  add("optimizer_D", optimizer_d_->state());
-  return all;
-}
-
-void GanTrainer::keep_state() {
-  if (!before_) before_ = std::make_unique<Checkpoint>();
-  const at::NoGradGuard no_grad;
-  for (const auto& [name, tensor] : state()) {
-    at::Tensor& kept = before_->tensors[name];
-    if (kept.defined()) {
-      kept.copy_(tensor);
-    } else {
-      kept = tensor.detach().clone();
-    }
+  std::vector<at::Tensor> values{measured.loss_real,
+                                 measured.loss_fake,
+                                 loss_g,
+                                 right_real.to(at::kFloat).mean(),
+                                 right_fake.to(at::kFloat).mean(),
+                                 norm_d,
+                                 norm_d,
+                                 norm_g,
+                                 (pairs ? real - fake : real - border).sign().mean()};
+  if (objective_.r1 > 0) values.push_back(measured.r1.defined() ? measured.r1 : none);
+  if (objective_.r2 > 0) values.push_back(measured.r2.defined() ? measured.r2 : none);
+  if (objective_.augments()) values.push_back(value(augment_p()));
+  if (config_.growth == GanConfig::Growth::kPhases) {
+    values.push_back(value(growth().resolution));
+    values.push_back(value(growth().fade));
   }
+  return values;
 }
 
-void GanTrainer::undo() {
-  TORCH_CHECK(before_, "GanTrainer::undo without an undoable step");
-  load_state(*before_);
+std::vector<std::string> GanTrainer::extra_names() const {
+  std::vector<std::string> names{"sign_real"};
+  if (objective_.r1 > 0) names.emplace_back("r1");
+  if (objective_.r2 > 0) names.emplace_back("r2");
+  if (objective_.augments()) names.emplace_back("augment_p");
+  if (config_.growth == GanConfig::Growth::kPhases) {
+    names.emplace_back("resolution");
+    names.emplace_back("fade");
+  }
+  return names;
 }
 
-void GanTrainer::load_state(const Checkpoint& checkpoint) {
-  const std::string where = checkpoint.file.string();
-  gp::load_state(*generator_, checkpoint, "G", where);
-  gp::load_state(*discriminator_, checkpoint, "D", where);
-  if (average_) gp::load_state(*average_, checkpoint, "EMA", where);
-  const auto load_optimizer = [&](Adam& optimizer, const std::string& name) {
-    const std::map<std::string, at::Tensor> state = optimizer.state();
-    gp::load_state(state, checkpoint, name, where);
-    optimizer.set_steps(state.at("step").item<std::int64_t>());
-  };
-  load_optimizer(*optimizer_g_, "optimizer_G");
-  load_optimizer(*optimizer_d_, "optimizer_D");
+std::map<std::string, at::Tensor> GanTrainer::own_state() const {
+  std::map<std::string, at::Tensor> state;
+  if (adaptive_) {
+    for (const auto& [name, tensor] : adaptive_->state()) state["augment." + name] = tensor;
+  }
+  if (config_.classes > 0) state["class_counts"] = class_counts_;
+  return state;
 }
 
 }  // namespace gp

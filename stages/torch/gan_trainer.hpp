@@ -1,128 +1,88 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <memory>
-#include <optional>
 #include <string>
+#include <vector>
 
-#include "stages/torch/adam.hpp"
-#include "stages/torch/dcgan.hpp"
-#include "stages/torch/learning_rate.hpp"
+#include "stages/torch/adaptive_augment.hpp"
+#include "stages/torch/adversarial_trainer.hpp"
+#include "stages/torch/diff_augment.hpp"
+#include "stages/torch/gan_loss.hpp"
+#include "stages/torch/gan_networks.hpp"
 
 namespace gp {
 
-struct Checkpoint;
+/// How networks that grow do so (Karras et al. 2018): each resolution but the first begins with a
+/// fade-in, after which it is trained on.
+struct GrowthSchedule {
+  std::uint64_t images = 0;  ///< trained at each resolution, fade-in included; the last goes on
+  std::uint64_t fade_images = 0;  ///< of them, while the new layers come in; at most `images`
 
-struct GanTrainerOptions {
-  std::uint64_t seed = 0;
-  double learning_rate = 2e-4;    ///< generator
-  double learning_rate_d = 2e-4;  ///< discriminator
-  double beta1 = 0.5;
-  double beta2 = 0.999;
-  double label_smoothing = 0;  ///< reals are trained towards 1 - this
-  LearningRateSchedule schedule;
-  int d_steps = 1;     ///< updates of D (a pair each) on each batch, each with fakes of its own
-  int accumulate = 1;  ///< parts that a batch is computed in; gradients are those of their mean
-  double ema = 0;      ///< decay of the generator's moving average; 0: none
-  /// Images after which half of it is forgotten (Karras et al. 2020), instead of `ema`; 0: not so.
-  double ema_half_life = 0;
-  /// The half-life is at most this share of the images seen so far; 0: no such limit.
-  double ema_ramp_up = 0.05;
-  at::Device device = at::kCPU;
-  bool bf16 = false;
-  bool undoable = false;  ///< each step keeps a copy of the state before it, for undo()
+  /// The point for the next batch of `count` images, after `seen` ones. Fades in so that the first
+  /// batch's share is above 0 and the last one's 1.
+  GrowthPoint at(std::uint64_t seen, std::int64_t count, const GanConfig& model) const;
 };
 
-/// What one step measured: the discriminator before its updates.
-struct GanStep {
-  float loss_d_real = 0;
-  float loss_d_fake = 0;
-  float loss_g = 0;
-  float accuracy_real = 0;  ///< share of reals with a logit above 0
-  float accuracy_fake = 0;  ///< share of fakes with a logit of 0 or less
-  float gradient_norm_d_real = 0;
-  float gradient_norm_d_fake = 0;
-  float gradient_norm_g = 0;
+struct GanObjective {
+  GanLoss loss = GanLoss::kHinge;
+  double r1 = 0;  ///< gamma of the penalty on D's gradient at reals (Mescheder et al. 2018)
+  double r2 = 0;  ///< at fakes
+  int penalty_every =
+      1;  ///< steps between penalties, which are as much larger (Karras et al. 2020)
+  AugmentPolicy augment{false, false, false};
+  double augment_p = 1;
+  double augment_target = 0;  ///< of ADA, which then moves p from 0; 0: augment_p stays
+  double augment_speed_kimg = 500;
+  GrowthSchedule growth;  ///< where the model is GanConfig::Growth::kPhases
 
-  float loss_d() const { return (loss_d_real + loss_d_fake) / 2; }
-  /// Whether all losses are finite, and the gradients of all three updates. (If not, those updates
-  /// have made the weights useless, which the losses show only a step later.)
-  bool finite() const;
+  bool augments() const { return augment.colour || augment.translation || augment.cutout; }
 };
 
-/// Copies parameters and buffers between two networks of the same configuration.
-void copy_state(const torch::nn::Module& from, torch::nn::Module& to);
-
-/// Parameters and buffers by name. Not copies.
-std::map<std::string, at::Tensor> state_of(const torch::nn::Module& network);
-
-/// The DCGAN's networks, optimisers and update rule; no files and no loop. One thread.
+/// The update rule of train.gan.
 ///
-/// One step is one Adam update of D on reals, one on fakes, each with its own forward pass, then
-/// one of G through a frozen D. The fakes of the D update serve the G update: G did not change
-/// between, so this is what a second pass with the same z would give, except that G's running batch
-/// norm statistics move once a step (DcganConfig::exact makes that pass, and so do batches that are
-/// computed in parts). All random numbers are functions of (seed, purpose, step).
-class GanTrainer {
+/// One step is `d_steps` Adam updates of D on the sum of its losses on reals and fakes, then one of
+/// G through a frozen D. Fakes get the labels of the reals; those of D's last update serve the G
+/// update, as in DcganTrainer. Augmentation is drawn anew for each pass, for reals and fakes alike,
+/// also where G learns. Penalties are on the gradient by what D sees, augmented, and are computed
+/// in fp32 at any precision, together with the loss of their pass.
+class GanTrainer : public AdversarialTrainer {
  public:
-  GanTrainer(const DcganConfig& config, const GanTrainerOptions& options);
-  ~GanTrainer();
+  GanTrainer(const GanConfig& config, const TrainerOptions& options, const GanObjective& objective);
 
-  /// `pixels`: uint8 [N,H,W,3], on any device.
-  GanStep step(const at::Tensor& pixels);
-
-  std::uint64_t steps() const { return steps_; }    ///< done so far
-  std::uint64_t images() const { return images_; }  ///< seen so far
-  const DcganConfig& config() const { return config_; }
-  const GanTrainerOptions& options() const { return options_; }
-
-  const Generator& generator() const { return generator_; }
-  const Discriminator& discriminator() const { return discriminator_; }
-  bool has_average() const { return !average_.is_empty(); }
-  /// The generator to make pictures with: the moving average where there is one.
-  const Generator& best_generator() const { return average_ ? average_ : generator_; }
-
-  /// All state by name: "G.*", "D.*", "EMA.*", "optimizer_G.*", "optimizer_D.*". Not copies.
-  std::map<std::string, at::Tensor> state() const;
-  /// Takes back the last step, exactly, but for steps() and images(), which it has used up. Needs
-  /// GanTrainerOptions::undoable.
-  void undo();
-  /// Takes all of it from a checkpoint, but not how far it had come. Throws DataError that names
-  /// the file and the first tensor that does not fit.
-  void load_state(const Checkpoint& checkpoint);
-  void set_progress(std::uint64_t steps, std::uint64_t images) {
-    steps_ = steps;
-    images_ = images;
-  }
+  const GanGenerator& generator() const { return generator_; }
+  const GanDiscriminator& discriminator() const { return discriminator_; }
+  /// The probability of each augmentation at present.
+  double augment_p() const;
 
  private:
-  struct Pass {
-    at::Tensor loss;
-    at::Tensor logits;
-  };
-  /// Forward through D and the loss against `target`.
-  Pass discriminate(const at::Tensor& images, float target, const std::string& pass);
-  /// Gradients of the mean loss over the images, computed part by part. Returns loss and logits.
-  Pass train_discriminator(const at::Tensor& images, float target, const std::string& pass);
-  at::Tensor generate(const at::Tensor& z);
-  /// Gradients of G through the frozen D; `fakes` of `z`, with their graph, or none to make them
-  /// again. Returns the loss.
-  at::Tensor train_generator(const at::Tensor& z, const at::Tensor& fakes);
-  /// `count`: images of the step.
-  void update_average(std::int64_t count);
-  void keep_state();
+  GanTrainer(const GanConfig& config, const TrainerOptions& options, const GanObjective& objective,
+             GanGenerator generator, GanDiscriminator discriminator);
+  std::vector<at::Tensor> update(const at::Tensor& reals, const at::Tensor& labels) override;
+  std::vector<std::string> extra_names() const override;
+  std::map<std::string, at::Tensor> own_state() const override;
 
-  DcganConfig config_;
-  GanTrainerOptions options_;
-  Generator generator_;
-  Discriminator discriminator_;
-  Generator average_{nullptr};
-  std::unique_ptr<Adam> optimizer_g_;
-  std::unique_ptr<Adam> optimizer_d_;
-  std::unique_ptr<Checkpoint> before_;  ///< what undo() brings back
-  std::uint64_t steps_ = 0;
-  std::uint64_t images_ = 0;
+  /// What an update of D measured.
+  struct DUpdate {
+    at::Tensor loss_real, loss_fake, logits_real, logits_fake, r1, r2, norm;
+  };
+  DUpdate train_discriminator(const at::Tensor& reals, const at::Tensor& fakes,
+                              const at::Tensor& labels, std::size_t number);
+  /// Gradients of G through the frozen D; `fakes` of `z` with their graph, or none to make them
+  /// again, in parts. Returns the loss.
+  at::Tensor train_generator(const at::Tensor& reals, const at::Tensor& z, const at::Tensor& fakes,
+                             const at::Tensor& labels);
+  at::Tensor generate(const at::Tensor& z, const at::Tensor& labels);
+  at::Tensor augmented(const at::Tensor& images, const std::string& pass) const;
+  at::Tensor discriminate(const at::Tensor& images, const at::Tensor& labels,
+                          const std::string& pass, bool for_penalty);
+
+  GanConfig config_;
+  GanObjective objective_;
+  GanGenerator generator_;
+  GanDiscriminator discriminator_;
+  std::unique_ptr<AdaptiveAugment> adaptive_;
+  at::Tensor class_counts_;
 };
 
 }  // namespace gp

@@ -6,4 +6,5 @@
 GP_STAGE_MODULE(registry) {
   registry.add(gp::quality_stage_info());
   registry.add(gp::train_dcgan_info());
+  registry.add(gp::train_gan_info());
 }

@@ -8,5 +8,6 @@ namespace gp {
 
 StageInfo quality_stage_info();  ///< evaluate.quality; quality.cpp
 StageInfo train_dcgan_info();    ///< train.dcgan; train_dcgan.cpp
+StageInfo train_gan_info();      ///< train.gan; train_gan.cpp
 
 }  // namespace gp
