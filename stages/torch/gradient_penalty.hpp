@@ -10,7 +10,7 @@ namespace gp {
 ///
 /// `logits` [N] must have been computed from `images` [N,...], which require a gradient, by
 /// operations that can be differentiated twice, and each logit from its own image only. Gradients
-/// are squared and summed as floats, whatever the type of the images.
+/// are squared and summed as floats for bf16 images, too (for double ones as doubles).
 at::Tensor gradient_penalty(const at::Tensor& logits, const at::Tensor& images);
 
 }  // namespace gp
