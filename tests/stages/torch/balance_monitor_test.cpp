@@ -1,0 +1,379 @@
+#include "stages/torch/balance_monitor.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "pipeline/rng.hpp"
+#include "stages/torch/gan_trainer.hpp"
+#include "stages/torch/image_statistics.hpp"
+#include "stages/torch/random_tensor.hpp"
+#include "tests/stages/torch/toy_batches.hpp"
+
+namespace gp {
+namespace {
+
+/// A training that is well: a D that is right about three of four.
+BalanceSample healthy() {
+  BalanceSample sample;
+  sample.accuracy_real = 0.75;
+  sample.accuracy_fake = 0.8;
+  sample.sign_real = 0.5;
+  sample.gradient_norm_d = 2;
+  sample.gradient_norm_g = 1;
+  sample.diversity = 0.8;
+  sample.leak_colour = sample.leak_translation = sample.leak_cutout = 0.1;
+  return sample;
+}
+
+BalanceSample with(const std::function<void(BalanceSample&)>& change) {
+  BalanceSample sample = healthy();
+  change(sample);
+  return sample;
+}
+
+BalanceSettings augmenting() {
+  BalanceSettings settings;
+  settings.colour = settings.translation = settings.cutout = true;
+  return settings;
+}
+
+/// Feeds `steps` times the same, from where it was.
+class Feeder {
+ public:
+  explicit Feeder(BalanceSettings settings = {}, std::uint64_t step = 0)
+      : monitor(std::move(settings)), step_(step) {}
+  std::vector<BalanceFinding> feed(const BalanceSample& sample, int steps) {
+    for (int i = 0; i < steps; ++i) monitor.add(++step_, sample);
+    return monitor.take_findings();
+  }
+  BalanceMonitor monitor;
+
+ private:
+  std::uint64_t step_;
+};
+
+void expect_one(const std::vector<BalanceFinding>& findings, const std::string& kind, bool over) {
+  ASSERT_EQ(findings.size(), 1U) << (findings.empty() ? "" : findings[0].text());
+  EXPECT_EQ(findings[0].kind, kind);
+  EXPECT_EQ(findings[0].over, over);
+  EXPECT_EQ(findings[0].advice.empty(), over);
+  EXPECT_FALSE(findings[0].evidence.empty());
+}
+
+const BalanceSample kSaturatedD = with([](BalanceSample& s) {
+  s.accuracy_real = 0.99;
+  s.accuracy_fake = 0.98;
+  s.sign_real = 0.98;
+});
+
+TEST(BalanceMonitor, FindsNothingInAHealthyTraining) {
+  Feeder feeder(augmenting());
+  EXPECT_TRUE(feeder.feed(healthy(), 3000).empty());
+  EXPECT_TRUE(feeder.monitor.active().empty());
+}
+
+TEST(BalanceMonitor, SaysNothingBeforeTheWarmUpEnds) {
+  Feeder feeder;
+  EXPECT_TRUE(feeder.feed(kSaturatedD, 499).empty());
+  expect_one(feeder.feed(kSaturatedD, 1), "d_saturated", false);
+}
+
+TEST(BalanceMonitor, ReportsOnceUntilItIsOver) {
+  Feeder feeder;
+  EXPECT_TRUE(feeder.feed(healthy(), 1000).empty());
+  std::vector<BalanceFinding> findings = feeder.feed(kSaturatedD, 2000);
+  expect_one(findings, "d_saturated", false);
+  EXPECT_GT(findings[0].value, 0.95);
+  EXPECT_EQ(findings[0].threshold, 0.95);
+  // The mean passes 0.95 after window * ln(0.2 / 0.03) steps for the accuracy that was at 0.75.
+  EXPECT_NEAR(static_cast<double>(findings[0].step), 1000 + 200 * std::log(0.24 / 0.04), 60);
+  EXPECT_EQ(feeder.monitor.active(), std::vector<std::string>{"d_saturated"});
+
+  // Between the two thresholds nothing changes.
+  const auto at = [](double accuracy) {
+    return with([&](BalanceSample& s) { s.accuracy_real = s.accuracy_fake = accuracy; });
+  };
+  EXPECT_TRUE(feeder.feed(at(0.93), 2000).empty());
+  EXPECT_TRUE(feeder.feed(at(0.97), 2000).empty());
+  findings = feeder.feed(healthy(), 2000);
+  expect_one(findings, "d_saturated", true);
+  EXPECT_TRUE(feeder.monitor.active().empty());
+  EXPECT_TRUE(feeder.feed(at(0.93), 2000).empty());
+  expect_one(feeder.feed(at(0.97), 2000), "d_saturated", false);
+}
+
+TEST(BalanceMonitor, FindsADeadDByOneAnswerToAll) {
+  Feeder feeder;
+  feeder.feed(healthy(), 1000);
+  const BalanceSample same = with([](BalanceSample& s) {
+    s.accuracy_real = 1;
+    s.accuracy_fake = 0;
+    s.sign_real = 0;
+  });
+  const std::vector<BalanceFinding> findings = feeder.feed(same, 2000);
+  expect_one(findings, "d_dead", false);
+  EXPECT_NE(findings[0].evidence.find("almost all images real"), std::string::npos);
+  expect_one(feeder.feed(healthy(), 2000), "d_dead", true);
+}
+
+TEST(BalanceMonitor, FindsADeadDByItsGradient) {
+  const BalanceSample tied = with([](BalanceSample& s) {
+    s.accuracy_real = s.accuracy_fake = 0.5;
+    s.sign_real = 0;
+  });
+  BalanceSample still = tied;
+  still.gradient_norm_d = 0.02;
+  Feeder feeder;
+  EXPECT_TRUE(feeder.feed(healthy(), 1000).empty());
+  EXPECT_TRUE(feeder.feed(tied, 2000).empty()) << "G may have won";
+  // One explosion does not hide that the gradient has vanished.
+  BalanceSample burst = still;
+  burst.gradient_norm_d = 1e6;
+  std::vector<BalanceFinding> findings = feeder.feed(still, 2000);
+  expect_one(findings, "d_dead", false);
+  EXPECT_TRUE(feeder.feed(burst, 1).empty());
+  EXPECT_TRUE(feeder.feed(still, 100).empty());
+}
+
+TEST(BalanceMonitor, FindsACollapsedGFromRareMeasurements) {
+  Feeder feeder;
+  const BalanceSample unmeasured =
+      with([](BalanceSample& s) { s.diversity = BalanceSample::kNone; });
+  const auto feed = [&](double diversity, int steps) {
+    std::vector<BalanceFinding> all;
+    for (int i = 0; i < steps; ++i) {
+      const BalanceSample sample =
+          i % 20 == 0 ? with([&](BalanceSample& s) { s.diversity = diversity; }) : unmeasured;
+      for (BalanceFinding& finding : feeder.feed(sample, 1)) all.push_back(std::move(finding));
+    }
+    return all;
+  };
+  EXPECT_TRUE(feed(0.9, 1000).empty());
+  const std::vector<BalanceFinding> findings = feed(0.05, 2000);
+  expect_one(findings, "g_collapsed", false);
+  EXPECT_NE(findings[0].evidence.find("0.90"), std::string::npos) << findings[0].evidence;
+  EXPECT_TRUE(feed(0.33, 2000).empty());
+  expect_one(feed(0.6, 2000), "g_collapsed", true);
+}
+
+TEST(BalanceMonitor, FindsOverfittingOnHeldOutImages) {
+  Feeder feeder;
+  feeder.feed(healthy(), 1000);
+  feeder.monitor.add(HeldOutSample{0.9, 0.85, 0.8, 1000});
+  EXPECT_TRUE(feeder.monitor.take_findings().empty());
+  feeder.monitor.add(HeldOutSample{0.95, 0.4, 0.9, 2000});  // 0.55 / 0.85
+  const std::vector<BalanceFinding> findings = feeder.monitor.take_findings();
+  expect_one(findings, "d_overfits", false);
+  EXPECT_NEAR(findings[0].value, 0.55 / 0.85, 1e-12);
+  EXPECT_EQ(findings[0].step, 2000U);
+  feeder.monitor.add(HeldOutSample{0.9, 0.85, 0.8, 3000});
+  expect_one(feeder.monitor.take_findings(), "d_overfits", true);
+  // A D that tells reals from fakes no better than by chance knows nothing by heart.
+  feeder.monitor.add(HeldOutSample{0.4, 0.2, 0.6, 4000});
+  EXPECT_TRUE(feeder.monitor.take_findings().empty());
+}
+
+const BalanceSample kKnowsByHeart = with([](BalanceSample& s) {
+  s.accuracy_real = 0.93;
+  s.sign_real = 0.86;
+});
+
+TEST(BalanceMonitor, FindsOverfittingByTheSignWhereNothingIsHeldOut) {
+  Feeder feeder;
+  feeder.feed(healthy(), 1000);
+  expect_one(feeder.feed(kKnowsByHeart, 2000), "d_overfits", false);
+  expect_one(feeder.feed(healthy(), 2000), "d_overfits", true);
+
+  Feeder always;  // strong from the start on: nothing says that it is by heart
+  EXPECT_TRUE(always.feed(kKnowsByHeart, 3000).empty());
+
+  Feeder held_out;  // held-out images know better
+  held_out.feed(healthy(), 1000);
+  held_out.monitor.add(HeldOutSample{0.9, 0.88, 0.8, 1000});
+  EXPECT_TRUE(held_out.feed(kKnowsByHeart, 2000).empty());
+}
+
+TEST(BalanceMonitor, HoldsTheSignAgainstTheTargetOfAdaptiveAugmentation) {
+  BalanceSettings settings = augmenting();
+  settings.augment_target = 0.6;
+  Feeder feeder(settings);
+  const auto at = [](double sign) { return with([&](BalanceSample& s) { s.sign_real = sign; }); };
+  EXPECT_TRUE(feeder.feed(at(0.66), 3000).empty());
+  expect_one(feeder.feed(at(0.75), 3000), "d_overfits", false);
+}
+
+TEST(BalanceMonitor, FindsEachLeakOfAnAugmentationThatIsOn) {
+  const std::pair<const char*, double BalanceSample::*> leaks[] = {
+      {"colour", &BalanceSample::leak_colour},
+      {"translation", &BalanceSample::leak_translation},
+      {"cutout", &BalanceSample::leak_cutout}};
+  for (const auto& [name, member] : leaks) {
+    BalanceSample sample = healthy();
+    sample.*member = 0.9;
+    Feeder feeder(augmenting());
+    feeder.feed(healthy(), 1000);
+    const std::vector<BalanceFinding> findings = feeder.feed(sample, 2000);
+    expect_one(findings, "augmentation_leaks", false);
+    EXPECT_EQ(findings[0].evidence.find(name), 0U);
+    EXPECT_NE(findings[0].advice.find("augment." + std::string(name) + ": false"),
+              std::string::npos);
+    EXPECT_NE(findings[0].advice.find("augment.p: 0.8"), std::string::npos);
+    expect_one(feeder.feed(healthy(), 2000), "augmentation_leaks", true);
+
+    Feeder off;
+    EXPECT_TRUE(off.feed(sample, 3000).empty());
+  }
+}
+
+std::string advice_of(const BalanceSettings& settings, const BalanceSample& sample) {
+  Feeder feeder(settings);
+  const std::vector<BalanceFinding> findings = feeder.feed(sample, 1000);
+  return findings.empty() ? "" : findings[0].advice;
+}
+
+TEST(BalanceMonitor, AdvisesByWhatIsSet) {
+  BalanceSettings settings;
+  EXPECT_NE(advice_of(settings, kSaturatedD).find("norm_d: spectral"), std::string::npos);
+  settings.norm_d = "spectral";
+  EXPECT_EQ(advice_of(settings, kSaturatedD).find("norm_d"), std::string::npos);
+  settings.d_steps = 3;
+  EXPECT_EQ(advice_of(settings, kSaturatedD).find("d_steps: 1"), 0U);
+  settings.r1 = 1;
+  EXPECT_NE(advice_of(settings, kSaturatedD).find("r1: 4 "), std::string::npos);
+
+  // train.dcgan has none of these.
+  settings = {};
+  settings.stage = "train.dcgan";
+  const BalanceSample collapsed = with([](BalanceSample& s) { s.diversity = 0; });
+  for (const BalanceSample& sample : {kSaturatedD, collapsed}) {
+    const std::string advice = advice_of(settings, sample);
+    EXPECT_FALSE(advice.empty());
+    for (const char* parameter : {"r1:", "norm_d", "loss:", "augment:"}) {
+      EXPECT_EQ(advice.find(parameter), std::string::npos) << advice;
+    }
+  }
+  settings.stage = "train.gan";
+  EXPECT_EQ(advice_of(settings, collapsed).find("minibatch_stddev: true"), 0U);
+  settings.minibatch_stddev = true;
+  EXPECT_EQ(advice_of(settings, collapsed).find("minibatch_stddev"), std::string::npos);
+}
+
+TEST(BalanceMonitor, IgnoresWhatIsNotFinite) {
+  Feeder feeder;
+  feeder.feed(healthy(), 1000);
+  BalanceSample bad = kSaturatedD;
+  bad.accuracy_real = bad.gradient_norm_d = BalanceSample::kNone;
+  bad.gradient_norm_g = std::numeric_limits<double>::infinity();
+  EXPECT_TRUE(feeder.feed(bad, 100).empty());
+  const nlohmann::ordered_json means = feeder.monitor.means();
+  EXPECT_NEAR(means.at("gradient_norm_g").get<double>(), 1, 1e-12);
+  EXPECT_NEAR(means.at("gradient_norm_d").get<double>(), 2, 1e-12);
+}
+
+TEST(BalanceMonitor, GoesOnExactlyFromItsJson) {
+  const auto sample = [](std::uint64_t step) {
+    Rng rng(1, "samples", step);
+    BalanceSample s = healthy();
+    // Slow waves through every state, with noise.
+    const double wave = 0.5 + 0.5 * std::sin(static_cast<double>(step) / 500);
+    s.accuracy_real = std::min(1.0, 0.6 + 0.45 * wave);
+    s.accuracy_fake = std::min(1.0, 0.7 + 0.35 * wave);
+    s.sign_real = 2 * s.accuracy_real - 1;
+    s.gradient_norm_d = std::exp(2.0 * rng.below(1000) / 1000);
+    s.diversity = step % 20 == 0 ? wave : BalanceSample::kNone;
+    s.leak_cutout = step % 20 == 0 ? 1 - wave : BalanceSample::kNone;
+    return s;
+  };
+  BalanceMonitor whole(augmenting()), part(augmenting());
+  std::string findings_whole, findings_part;
+  for (std::uint64_t step = 1; step <= 8000; ++step) {
+    whole.add(step, sample(step));
+    part.add(step, sample(step));
+    for (const BalanceFinding& finding : whole.take_findings()) findings_whole += finding.text();
+    for (const BalanceFinding& finding : part.take_findings()) findings_part += finding.text();
+    if (step % 777 == 0) {
+      BalanceMonitor next(augmenting());
+      next.read_json(nlohmann::ordered_json::parse(part.json().dump()));
+      part = std::move(next);
+    }
+  }
+  EXPECT_EQ(findings_whole, findings_part);
+  EXPECT_NE(findings_whole.find("d_saturated is over"), std::string::npos);
+  EXPECT_EQ(whole.json().dump(), part.json().dump());
+
+  const std::string before = part.json().dump();
+  EXPECT_THROW(part.read_json({{"step", 1}}), nlohmann::json::exception);
+  EXPECT_EQ(part.json().dump(), before);
+}
+
+/// What a monitor finds in a real training on pictures of 16 x 16.
+std::vector<BalanceFinding> findings_of(const DcganConfig& config, const GanTrainerOptions& options,
+                                        int steps) {
+  constexpr int kBatch = 16;
+  GanTrainer trainer(config, options);
+  BalanceThresholds thresholds;
+  thresholds.warm_up = 200;
+  thresholds.window = 50;
+  BalanceMonitor monitor({}, thresholds);
+  std::vector<BalanceFinding> all;
+  for (int i = 0; i < steps; ++i) {
+    const std::vector<std::uint8_t> pixels =
+        toy_images(config.resolution, kBatch, static_cast<std::uint64_t>(i % 32) * kBatch);
+    const at::Tensor batch = at::tensor(at::ArrayRef<std::uint8_t>(pixels), at::kByte)
+                                 .view({kBatch, config.resolution, config.resolution, 3});
+    const GanStep step = trainer.step(batch);
+    BalanceSample sample;
+    sample.accuracy_real = step.accuracy_real;
+    sample.accuracy_fake = step.accuracy_fake;
+    sample.sign_real = 2 * step.accuracy_real - 1;
+    sample.gradient_norm_d = std::hypot(step.gradient_norm_d_real, step.gradient_norm_d_fake);
+    sample.gradient_norm_g = step.gradient_norm_g;
+    sample.loss_g = step.loss_g;
+    if (i % 10 == 0) {
+      const at::NoGradGuard no_grad;
+      Generator generator = trainer.generator();
+      const at::Tensor z =
+          normal_tensor({kBatch, config.latent}, {3, "monitor", static_cast<std::uint64_t>(i)});
+      sample.diversity =
+          diversity_of(image_statistics(generator(z)), image_statistics(to_signed(batch)));
+    }
+    monitor.add(trainer.steps(), sample);
+    for (BalanceFinding& finding : monitor.take_findings()) all.push_back(std::move(finding));
+  }
+  return all;
+}
+
+TEST(BalanceMonitorInTraining, FindsThatAMuchFasterDSaturates) {
+  DcganConfig config;
+  config.resolution = 16;
+  config.latent = 8;
+  config.channels = 2;
+  config.channels_d = 16;
+  config.dropout = 0;
+  GanTrainerOptions options;
+  options.learning_rate = 1e-6;
+  options.learning_rate_d = 1e-3;
+  const std::vector<BalanceFinding> findings = findings_of(config, options, 400);
+  ASSERT_FALSE(findings.empty());
+  EXPECT_EQ(findings[0].kind, "d_saturated");
+  EXPECT_LE(findings[0].step, 250U);
+}
+
+TEST(BalanceMonitorInTraining, FindsNothingWhereBothLearn) {
+  DcganConfig config;
+  config.resolution = 16;
+  config.latent = 8;
+  config.channels = config.channels_d = 8;
+  GanTrainerOptions options;
+  options.learning_rate = 5e-4;
+  options.learning_rate_d = 2e-4;
+  const std::vector<BalanceFinding> findings = findings_of(config, options, 600);
+  EXPECT_TRUE(findings.empty()) << findings[0].text();
+}
+
+}  // namespace
+}  // namespace gp
