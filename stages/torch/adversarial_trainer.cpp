@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "stages/torch/checkpoint.hpp"
+#include "stages/torch/image_statistics.hpp"
 
 namespace gp {
 
@@ -53,7 +55,11 @@ AdversarialTrainer::~AdversarialTrainer() = default;
 at::Tensor AdversarialTrainer::start_step(const at::Tensor& pixels, const at::Tensor& labels) {
   if (options_.undoable) keep_state();
   const at::Tensor reals = to_signed(pixels.to(options_.device));
-  const std::vector<at::Tensor> values = update(reals, labels);
+  watched_.fill(std::numeric_limits<double>::quiet_NaN());
+  std::vector<at::Tensor> values = update(reals, labels);
+  for (const double value : watched_) {
+    values.push_back(at::full({}, value, values.front().options().requires_grad(false)));
+  }
   images_ += static_cast<std::uint64_t>(reals.size(0));
   if (average_) update_average(reals.size(0));
   ++steps_;
@@ -65,9 +71,28 @@ GanStep AdversarialTrainer::measured(const at::Tensor& values) const {
   const at::Tensor read = values.cpu();  // one transfer
   const float* value = read.const_data_ptr<float>();
   GanStep step{value[0], value[1], value[2], value[3], value[4], value[5], value[6], value[7]};
-  value += 8;
+  step.extras = {{"sign_real", value[8]},
+                 {"gradient_norm_d", std::max(value[5], value[6])},
+                 {"gradient_norm_g", value[7]}};
+  value += 9;
   for (const std::string& name : extra_names()) step.extras.emplace_back(name, *value++);
+  for (const char* name : {"diversity", "leak_colour", "leak_translation", "leak_cutout"}) {
+    step.extras.emplace_back(name, *value++);
+  }
   return step;
+}
+
+void AdversarialTrainer::watch(const at::Tensor& reals, const at::Tensor& fakes,
+                               const at::Tensor& augmented) {
+  const at::NoGradGuard no_grad;
+  const ImageStatistics of_reals = image_statistics(reals);
+  const ImageStatistics of_fakes = image_statistics(fakes);
+  watched_[0] = diversity_of(of_fakes, of_reals);
+  if (!augmented.defined()) return;
+  const LeakMeasures leaks = leaks_of(of_fakes, of_reals, image_statistics(augmented));
+  watched_[1] = leaks.colour;
+  watched_[2] = leaks.translation;
+  watched_[3] = leaks.cutout;
 }
 
 void AdversarialTrainer::set_growth(const GrowthPoint& point) {

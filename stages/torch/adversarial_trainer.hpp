@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -90,11 +91,17 @@ class AdversarialTrainer {
 
   /// One step's updates. `reals`: float [N,3,H,W] in [-1,1]. Returns loss of D on reals and on
   /// fakes, loss of G, D's accuracies on reals and fakes, norms of the gradients of D on reals and
-  /// fakes and of G, and those named by extra_names(), each of no dimension, on the device.
+  /// fakes and of G, the mean sign of D's logits of reals, and those named by extra_names(), each
+  /// of no dimension, on the device.
   virtual std::vector<at::Tensor> update(const at::Tensor& reals, const at::Tensor& labels) = 0;
   virtual std::vector<std::string> extra_names() const { return {}; }
   /// What the update rule keeps besides networks and optimisers. Not copies.
   virtual std::map<std::string, at::Tensor> own_state() const { return {}; }
+
+  /// Compares a step's images, [N,3,H,W]: how diverse fakes are, and where `augmented` (the reals
+  /// as D saw them) is defined, how far augmentation has gone into them. Not in every step.
+  void watch(const at::Tensor& reals, const at::Tensor& fakes, const at::Tensor& augmented);
+  bool watches() const { return steps_ % kWatchEvery == 0; }
 
   double learning_rate_factor() const { return options_.schedule.factor(steps_); }
   Adam& optimizer_g() { return *optimizer_g_; }
@@ -106,6 +113,10 @@ class AdversarialTrainer {
   /// `count`: images of the step.
   void update_average(std::int64_t count);
   void keep_state();
+
+  static constexpr std::uint64_t kWatchEvery = 20;
+  /// What watch() measured in this step: diversity, and leaks of colour, translation and cutout.
+  std::array<double, 4> watched_{};
 
   ModelConfig model_;
   TrainerOptions options_;

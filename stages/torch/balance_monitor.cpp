@@ -188,7 +188,7 @@ void BalanceMonitor::check_sign() {
       end,
       format("the mean sign of D on training reals (ADA's r_t) is %.2f, at its least it was %.2f%s",
              sign, least_sign_,
-             target > 0 ? format("; augment.target is %.2f, so p has reached its limit or moves "
+             target > 0 ? format("; augment_target is %.2f, so p has reached its limit or moves "
                                  "too slowly",
                                  target)
                               .c_str()
@@ -265,7 +265,7 @@ std::string BalanceMonitor::advice(State state) const {
              format("r2: %.3g, as r1", set.r1));
       choice(
           gan && !set.augments(),
-          "augment: {colour: true, translation: true, cutout: true}, which makes D's task harder");
+          "augment_colour, augment_translation and augment_cutout: true, which makes D's task harder");
       choice(set.label_smoothing == 0 && (set.loss == "bce" || set.loss == "least_squares"),
              "label_smoothing: 0.1");
       choice(set.learning_rate_d <= set.learning_rate, half_d);
@@ -277,9 +277,9 @@ std::string BalanceMonitor::advice(State state) const {
              format("r1: %.3g (a quarter): the penalty may hold D flat", set.r1 / 4));
       choice(gan && set.r2 > 0, format("r2: %.3g (a quarter)", set.r2 / 4));
       choice(gan && set.augments() && set.augment_target > 0.3,
-             format("augment.target: %.2f, so that p is lower", set.augment_target / 2));
+             format("augment_target: %.2f, so that p is lower", set.augment_target / 2));
       choice(gan && set.augments() && set.augment_target == 0 && set.augment_p > 0.5,
-             "augment.p: 0.5: D may see too little of the images");
+             "augment_p: 0.5: D may see too little of the images");
       choice(set.learning_rate_d < set.learning_rate,
              format("learning_rate_d: %.3g, G's", set.learning_rate));
       choice(gan && set.norm_d == "none" && set.r1 == 0,
@@ -305,18 +305,18 @@ std::string BalanceMonitor::advice(State state) const {
       break;
     case kOverfits:
       choice(gan && !set.augments(),
-             "augment: {colour: true, translation: true, cutout: true, target: 0.6}");
+             "augment_colour, augment_translation and augment_cutout: true with augment_target: 0.6");
       choice(gan && set.augments() && set.augment_target == 0 && set.augment_p < 0.8,
-             format("augment.p: %.2g, or augment.target: 0.6 instead",
+             format("augment_p: %.2g, or augment_target: 0.6 instead",
                     std::min(0.8, 2 * set.augment_p)));
       choice(gan && set.augments() && !(set.colour && set.translation && set.cutout),
-             "all kinds in augment: {colour: true, translation: true, cutout: true}");
+             "all kinds of it: augment_colour, augment_translation, augment_cutout");
       choice(!gan, "more data by augment.flip and augment.affine before batch");
       choice(gan && set.r1 > 0, format("r1: %.3g (4 times)", 4 * set.r1));
       choice(gan && set.r1 == 0 && set.norm_d == "none", "r1: 1");
       choice(set.dropout < 0.5, format("dropout: %.2g", set.dropout < 0.25 ? 0.25 : 0.5));
       choice(gan, format("channels_d: %d (half)", std::max(1, set.channels_d / 2)));
-      choice(!gan, "stage train.gan with augment: {translation: true, target: 0.6}");
+      choice(!gan, "stage train.gan with augment_translation: true and augment_target: 0.6");
       choice(!held_out_, "held_out of evaluate.quality, to be sure");
       break;
     case kColourLeaks:
@@ -326,12 +326,12 @@ std::string BalanceMonitor::advice(State state) const {
                                : state == kTranslationLeaks ? "translation"
                                                             : "cutout";
       choice(set.augment_target == 0 && set.augment_p > 0.8,
-             "augment.p: 0.8 (Karras et al. 2020: below, augmentations seldom leak)");
+             "augment_p: 0.8 (Karras et al. 2020: below, augmentations seldom leak)");
       choice(set.augment_target == 0 && set.augment_p <= 0.8,
-             format("augment.p: %.2g (half)", set.augment_p / 2));
+             format("augment_p: %.2g (half)", set.augment_p / 2));
       choice(set.augment_target > 0.3,
-             format("augment.target: %.2f, so that p stays lower", set.augment_target / 2));
-      choice(true, "augment." + name + ": false");
+             format("augment_target: %.2f, so that p stays lower", set.augment_target / 2));
+      choice(true, "augment_" + name + ": false");
       break;
     }
     case kStates:

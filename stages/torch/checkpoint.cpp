@@ -49,7 +49,8 @@ std::string write_info(const CheckpointInfo& info) {
         {"line", info.progress.line.json()},
         {"epoch", info.progress.epoch.json()},
         {"bad_steps", info.progress.bad_steps},
-        {"bad_in_a_row", info.progress.bad_in_a_row}}}}  // Paths need not be UTF-8.
+        {"bad_in_a_row", info.progress.bad_in_a_row},
+        {"balance", info.progress.balance}}}}  // Paths need not be UTF-8.
       .dump(-1, ' ', false, ordered_json::error_handler_t::replace);
 }
 
@@ -65,6 +66,7 @@ CheckpointInfo parse_info(const std::string& text) {
   info.growth = {growth.at("resolution").get<int>(), growth.at("fade").get<double>()};
   info.step = json.at("step").get<std::uint64_t>();
   info.position.epoch = json.at("epoch").get<std::uint32_t>();
+  info.epochs_done = json.at("epochs_done").get<std::uint32_t>();
   info.position.next = json.at("next").get<std::uint64_t>();
   info.position.images = json.at("images").get<std::uint64_t>();
   const ordered_json& counts = json.at("epoch_counts");
@@ -83,7 +85,8 @@ CheckpointInfo parse_info(const std::string& text) {
   info.progress = {
       progress.at("metrics_step").get<std::uint64_t>(), progress.at("rejects").get<std::uint64_t>(),
       StepMeans::read_json(progress.at("line")),        StepMeans::read_json(progress.at("epoch")),
-      progress.at("bad_steps").get<std::uint64_t>(),    progress.at("bad_in_a_row").get<int>()};
+      progress.at("bad_steps").get<std::uint64_t>(),    progress.at("bad_in_a_row").get<int>(),
+      progress.at("balance").get<std::string>()};
   return info;
 }
 

@@ -23,6 +23,7 @@ struct CheckpointInfo {
   /// Epoch and place in its order of the first sample not yet trained, the epoch's counts so far,
   /// images seen by the trainer.
   StreamPosition position;
+  std::uint32_t epochs_done = 0;  ///< of the training, which may count them in steps
   std::uint64_t seed = 0;
   bool average = false;     ///< whether there are EMA tensors
   int threads = 1;          ///< of the trainer
@@ -37,7 +38,8 @@ struct CheckpointInfo {
     StepMeans line;                  ///< steps after metrics_step
     StepMeans epoch;                 ///< steps of the current epoch
     std::uint64_t bad_steps = 0;     ///< whose losses or gradients were not finite
-    int bad_in_a_row = 0;            ///< the last ones of them, see `on_nan` of train.dcgan
+    int bad_in_a_row = 0;            ///< the last ones of them, see `on_nan`
+    std::string balance = {};        ///< JSON of the BalanceMonitor
   } progress;
 };
 

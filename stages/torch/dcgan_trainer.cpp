@@ -139,6 +139,7 @@ std::vector<at::Tensor> DcganTrainer::update(const at::Tensor& reals,
   optimizer_g().step(rate);
 
   const at::NoGradGuard no_grad;
+  if (watches()) watch(reals, fakes, {});
   return {real.loss.detach(),
           fake.loss.detach(),
           loss_g,
@@ -146,7 +147,8 @@ std::vector<at::Tensor> DcganTrainer::update(const at::Tensor& reals,
           fake.logits.le(0).to(at::kFloat).mean(),
           norm_d_real,
           norm_d_fake,
-          norm_g};
+          norm_g,
+          real.logits.sign().mean()};
 }
 
 }  // namespace gp

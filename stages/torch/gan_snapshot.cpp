@@ -40,7 +40,7 @@ GanSnapshot::GanSnapshot(const AdversarialTrainer& trainer, std::uint32_t epoch)
 GanSnapshot::GanSnapshot(const Checkpoint& checkpoint, at::Device device, const std::string& where)
     : GanSnapshot(checkpoint.info.model, device) {
   step_ = checkpoint.info.step;
-  epoch_ = checkpoint.info.position.epoch;
+  epoch_ = checkpoint.info.epochs_done;
   images_ = checkpoint.info.position.images;
   load_state(*generator_, checkpoint, checkpoint.info.average ? "EMA" : "G", where);
   load_state(*discriminator_, checkpoint, "D", where);

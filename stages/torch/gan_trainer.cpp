@@ -219,6 +219,7 @@ std::vector<at::Tensor> GanTrainer::update(const at::Tensor& reals, const at::Te
   optimizer_g().step(learning_rate_factor());
 
   const at::NoGradGuard no_grad;
+  if (watches()) watch(reals, fakes, augment_p() > 0 ? augmented(reals, "real") : at::Tensor());
   const at::Tensor& real = measured.logits_real;
   const at::Tensor& fake = measured.logits_fake;
   // Without pairs a logit says on its own what D holds an image for; with them only differences do.
@@ -251,7 +252,7 @@ std::vector<at::Tensor> GanTrainer::update(const at::Tensor& reals, const at::Te
 }
 
 std::vector<std::string> GanTrainer::extra_names() const {
-  std::vector<std::string> names{"sign_real"};
+  std::vector<std::string> names;
   if (objective_.r1 > 0) names.emplace_back("r1");
   if (objective_.r2 > 0) names.emplace_back("r2");
   if (objective_.augments()) names.emplace_back("augment_p");

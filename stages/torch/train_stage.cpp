@@ -6,6 +6,7 @@
 #include <bit>
 #include <chrono>
 #include <cstdio>
+#include <limits>
 
 #include "pipeline/error.hpp"
 #include "pipeline/log.hpp"
@@ -60,10 +61,7 @@ TrainerOptions trainer_options(const Params& params, const RunInfo& run, const S
   options.label_smoothing = params.real("label_smoothing");
   options.schedule.shape = LearningRateSchedule::shape_of(params.text("schedule"));
   options.schedule.warm_up = static_cast<std::uint64_t>(params.integer("warm_up"));
-  if (stream.batch_size > 0) {
-    options.schedule.steps = stream.source_size / static_cast<std::uint64_t>(stream.batch_size) *
-                             static_cast<std::uint64_t>(params.integer("epochs"));
-  }
+  options.schedule.steps = steps_of_training(params, stream);
   options.d_steps = static_cast<int>(params.integer("d_steps"));
   options.accumulate = static_cast<int>(params.integer("accumulate"));
   options.ema = params.real("ema");
@@ -86,6 +84,8 @@ GanTrainStage::GanTrainStage(std::string name, Params params)
 }
 
 std::uint32_t GanTrainStage::epochs() const {
+  // Of the data: as many as the steps take.
+  if (params_.integer("steps_per_epoch") > 0) return std::numeric_limits<std::uint32_t>::max();
   return static_cast<std::uint32_t>(params_.integer("epochs"));
 }
 
@@ -108,8 +108,9 @@ std::unique_ptr<AdversarialTrainer> GanTrainStage::make_trainer(const RunInfo& r
 void GanTrainStage::run(EndContext& context) {
   try {
     at::set_num_threads(std::max(context.run.threads, 1));
-    TrainingLoop loop(name_, params_, context,
-                      [&] { return make_trainer(context.run, context.stream); });
+    TrainingLoop loop(
+        name_, params_, context, [&] { return make_trainer(context.run, context.stream); },
+        /*ahead=*/!resolve_device(context.run.device).is_cpu());
     context.log.info(describe(name_, loop.trainer()));
     loop.run();
   } catch (const c10::Error& error) {
@@ -200,6 +201,10 @@ std::unique_ptr<Snapshot> GanTrainStage::load_snapshot(const RunInfo& run,
 void add_training_params(ParamSchema& schema, const TrainingDefaults& defaults) {
   schema.integer("epochs", 200, "how often the source is read through", 1, 1e6)
       .may_change()
+      .integer("steps_per_epoch", 0,
+               "steps that count as an epoch, for `epochs`, pictures and evaluation, however large "
+               "the source is; 0: until it is read through",
+               0, 1e9)
       .real("learning_rate", defaults.learning_rate, "Adam's step size", 1e-9, 1)
       .may_change()
       .real("learning_rate_d", 2e-4, "the discriminator's, where it differs", 1e-9, 1)

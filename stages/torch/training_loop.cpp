@@ -61,17 +61,63 @@ std::map<std::uint64_t, double> read_scores(const std::filesystem::path& directo
   return scores;
 }
 
+BalanceSettings balance_settings(const std::string& stage, const Params& params) {
+  BalanceSettings settings;
+  settings.stage = stage;
+  settings.learning_rate = params.real("learning_rate");
+  settings.learning_rate_d =
+      params.has("learning_rate_d") ? params.real("learning_rate_d") : settings.learning_rate;
+  settings.beta1 = params.real("beta1");
+  settings.dropout = params.real("dropout");
+  settings.d_steps = static_cast<int>(params.integer("d_steps"));
+  settings.label_smoothing = params.real("label_smoothing");
+  settings.channels = static_cast<int>(params.integer("channels"));
+  settings.channels_d =
+      params.has("channels_d") ? static_cast<int>(params.integer("channels_d")) : settings.channels;
+  if (!params.has("loss")) return settings;  // train.dcgan has no choice
+  settings.loss = params.text("loss");
+  settings.norm_d = params.text("norm_d");
+  settings.r1 = params.real("r1");
+  settings.r2 = params.real("r2");
+  settings.colour = params.flag("augment_colour");
+  settings.translation = params.flag("augment_translation");
+  settings.cutout = params.flag("augment_cutout");
+  settings.augment_p = params.real("augment_p");
+  settings.augment_target = params.real("augment_target");
+  settings.minibatch_stddev = params.flag("minibatch_stddev");
+  return settings;
+}
+
 }  // namespace
 
+std::uint64_t steps_of_training(const Params& params, const StreamInfo& stream) {
+  auto steps = static_cast<std::uint64_t>(params.integer("steps_per_epoch"));
+  if (steps == 0 && stream.batch_size > 0) {
+    steps = stream.source_size / static_cast<std::uint64_t>(stream.batch_size);
+  }
+  return steps * static_cast<std::uint64_t>(params.integer("epochs"));
+}
+
 TrainingLoop::TrainingLoop(std::string stage, const Params& params, EndContext& context,
-                           MakeTrainer make_trainer)
+                           MakeTrainer make_trainer, bool ahead)
     : stage_(std::move(stage)),
       params_(params),
       epochs_(static_cast<std::uint32_t>(params.integer("epochs"))),
       context_(context),
       make_trainer_(std::move(make_trainer)),
       trainer_(make_trainer_()),
-      record_(context.run.directory, context.log) {}
+      feed_(context.batches, trainer_->options().device, ahead),
+      ahead_(ahead),
+      steps_per_epoch_(static_cast<std::uint64_t>(params.integer("steps_per_epoch"))),
+      record_(context.run.directory, context.log),
+      monitor_(balance_settings(stage_, params)) {}
+
+std::uint32_t TrainingLoop::current_epoch() const {
+  if (!counts_steps()) return position_.epoch + 1;
+  return static_cast<std::uint32_t>((std::max<std::uint64_t>(trainer_->steps(), 1) - 1) /
+                                    steps_per_epoch_) +
+         1;
+}
 
 std::filesystem::path TrainingLoop::in_samples(const std::string& name) const {
   const std::filesystem::path folder = context_.run.directory / "samples";
@@ -88,33 +134,41 @@ void TrainingLoop::run() {
     record_.resume_after(0, 0);  // a run that was killed before its first checkpoint left lines
   }
   while (!finished) {
-    std::shared_ptr<const Batch> batch = next_batch();
-    if (!batch) break;
-    record_.add_rejects(batch->rejects);
-    const bool epoch_ends = batch->end_of_epoch;
-    if (batch->count > 0) {
+    DeviceFeed::Item item = next_batch();
+    if (!item.batch) break;
+    const Batch& batch = *item.batch;
+    record_.add_rejects(batch.rejects);
+    const bool data_end = batch.end_of_epoch;
+    if (batch.count > 0) {
       if (trainer_->steps() == 0 && writes()) {
-        attempt("picture", [&] { write_reals(*batch); });
+        attempt("picture", [&] { write_reals(batch); });
       }
-      train(*batch);
+      train(item);
     }
     // A batch of rejects only, before the data fail, is no place to resume at: samples before it
     // wait for their batch.
-    if (batch->count > 0 || epoch_ends) {
-      position_ = {batch->epoch, batch->next, batch->counts, trainer_->images()};
+    if (batch.count > 0 || data_end) {
+      position_ = {batch.epoch, batch.next, batch.counts, trainer_->images()};
       rejects_ = record_.rejects();
     }
-    batch.reset();  // its places are the pipeline's again while this thread writes or evaluates
+    const bool epoch_ends =
+        counts_steps() ? batch.count > 0 && trainer_->steps() % steps_per_epoch_ == 0 : data_end;
+    if (data_end && batch.counts.read > 0 && batch.counts.batched == 0)
+      refuse_empty_epoch(batch.epoch + 1);
+    item = {};  // its places are the pipeline's again while this thread writes or evaluates
 
     report(epoch_ends);
+    if (data_end) position_ = {position_.epoch + 1, 0, {}, trainer_->images()};
     if (epoch_ends) {
-      epochs_done_ = position_.epoch + 1;
-      position_ = {epochs_done_, 0, {}, trainer_->images()};
+      epochs_done_ = counts_steps()
+                         ? static_cast<std::uint32_t>(trainer_->steps() / steps_per_epoch_)
+                         : position_.epoch;
     }
     if (context_.stop.stop_requested()) break;
     if (epoch_ends || limit_reached()) finished = end_epoch();
     if (context_.stop.stop_requested()) break;
   }
+  settle();
   if (trainer_->steps() > 0) {
     save_checkpoint();
     record_.sync();
@@ -137,7 +191,8 @@ bool TrainingLoop::resume() {
   trainer_->load_state(saved.checkpoint);
   trainer_->set_progress(info.step, info.position.images);
   position_ = info.position;
-  epochs_done_ = position_.epoch;
+  epochs_done_ =
+      counts_steps() ? static_cast<std::uint32_t>(info.step / steps_per_epoch_) : position_.epoch;
   saved_step_ = first_step_ = info.step;
   metrics_step_ = info.progress.metrics_step;
   rejects_ = info.progress.rejects;
@@ -145,13 +200,19 @@ bool TrainingLoop::resume() {
   epoch_means_ = info.progress.epoch;
   bad_steps_ = info.progress.bad_steps;
   bad_in_a_row_ = info.progress.bad_in_a_row;
+  if (!info.progress.balance.empty()) {
+    monitor_.read_json(nlohmann::ordered_json::parse(info.progress.balance));
+  }
+  heard_step_ = info.step;
   record_.resume_after(metrics_step_, rejects_);
   context_.log.info(format("resuming after step %llu, at sample %llu of epoch %u, from ",
                            static_cast<unsigned long long>(info.step),
                            static_cast<unsigned long long>(position_.next), position_.epoch + 1) +
                     saved.file.string());
   // What follows an epoch, or the last step, may have been interrupted; most of it is done again.
-  const bool between_epochs = position_.next == 0 && epochs_done_ > 0;
+  const bool between_epochs =
+      epochs_done_ > 0 &&
+      (counts_steps() ? info.step % steps_per_epoch_ == 0 : position_.next == 0);
   if (!between_epochs && !limit_reached()) return false;
   const bool finished = end_epoch();
   if (finished) {
@@ -163,10 +224,10 @@ bool TrainingLoop::resume() {
   return finished;
 }
 
-std::shared_ptr<const Batch> TrainingLoop::next_batch() {
-  std::shared_ptr<const Batch> batch;
+DeviceFeed::Item TrainingLoop::next_batch() {
+  DeviceFeed::Item item;
   try {
-    batch = context_.batches.next();
+    item = feed_.next();
   } catch (...) {
     // The data have failed, not the training: what was learned so far is kept.
     if (trainer_->steps() > 0) try_to_save();
@@ -175,39 +236,120 @@ std::shared_ptr<const Batch> TrainingLoop::next_batch() {
   // Here it is known whether the step before was the last one of its epoch: then what was measured
   // over the epoch comes first.
   const auto every = static_cast<std::uint64_t>(params_.integer("save_every"));
-  const bool epoch_ends = batch != nullptr && batch->end_of_epoch;
+  const bool epoch_ends = item.batch != nullptr && item.batch->end_of_epoch && !counts_steps();
   // A state that was just brought back is in a checkpoint already, or not yet worth one.
   if (trainer_->steps() > 0 && trainer_->steps() % every == 0 && !epoch_ends && !last_was_bad_) {
     try_to_save();
   }
-  return batch;
+  return item;
 }
 
-void TrainingLoop::train(const Batch& batch) {
+void TrainingLoop::train(const DeviceFeed::Item& item) {
+  const Batch& batch = *item.batch;
+  if (classes_of(trainer_->model()) > 0) {
+    for (std::size_t i = 0; i < batch.labels.size(); ++i) {
+      if (batch.labels[i] >= 0 && batch.labels[i] < classes_of(trainer_->model())) continue;
+      throw DataError(stage_ + ": '" + batch.keys[i] + "' has label " +
+                      std::to_string(batch.labels[i]) +
+                      ", and conditional: true needs one from 0 to " +
+                      std::to_string(classes_of(trainer_->model()) - 1) +
+                      " of every image; leave it out of the source, or set conditional: false");
+    }
+  }
   // The trainer copies the pixels before it returns; the batch keeps them alive until then.
-  const at::Tensor pixels =
-      at::from_blob(const_cast<std::uint8_t*>(batch.pixels.get()),
-                    {batch.count, batch.shape.height, batch.shape.width, kChannels}, at::kByte);
-  const GanStep step = trainer_->step(pixels);
+  const at::Tensor values = trainer_->start_step(item.pixels, item.labels);
+  pending_.push_back({values, trainer_->steps(), batch.count, batch.keys});
+  feed_.fetch();
+  // What follows a bad step depends on it, but for a run that it stops.
+  if (!ahead_ || params_.text("on_nan") != "stop") settle();
+}
+
+/// Reads what the steps measured since the last call: one wait for the device.
+void TrainingLoop::settle() {
+  if (pending_.empty()) return;
+  std::vector<at::Tensor> values;
+  for (const PendingStep& pending : pending_) values.push_back(pending.values);
+  const at::Tensor read = at::stack(values).cpu();
+  const std::vector<PendingStep> settled = std::exchange(pending_, {});
+  for (std::size_t i = 0; i < settled.size(); ++i) {
+    settle(trainer_->measured(read[static_cast<std::int64_t>(i)]), settled[i]);
+  }
+}
+
+void TrainingLoop::settle(const GanStep& step, const PendingStep& pending) {
   last_was_bad_ = !step.finite();
   if (last_was_bad_) {
-    recover(step, batch);
+    recover(step, pending);
     return;
   }
   if (skips()) bad_in_a_row_ = 0;
-  line_.add(step, batch.count);
-  epoch_means_.add(step, batch.count);
+  line_.add(step, pending.images);
+  epoch_means_.add(step, pending.images);
+  watch_balance(step, pending.step);
+}
+
+void TrainingLoop::watch_balance(const GanStep& step, std::uint64_t number) {
+  BalanceSample sample;
+  sample.accuracy_real = step.accuracy_real;
+  sample.accuracy_fake = step.accuracy_fake;
+  sample.loss_g = step.loss_g;
+  const std::map<std::string, double BalanceSample::*> members{
+      {"sign_real", &BalanceSample::sign_real},
+      {"gradient_norm_d", &BalanceSample::gradient_norm_d},
+      {"gradient_norm_g", &BalanceSample::gradient_norm_g},
+      {"diversity", &BalanceSample::diversity},
+      {"leak_colour", &BalanceSample::leak_colour},
+      {"leak_translation", &BalanceSample::leak_translation},
+      {"leak_cutout", &BalanceSample::leak_cutout}};
+  for (const auto& [name, value] : step.extras) {
+    const auto member = members.find(name);
+    if (member != members.end()) sample.*(member->second) = value;
+  }
+  monitor_.add(number, sample);
+  tell_findings();
+}
+
+/// What evaluations found out about held-out images since the last call.
+void TrainingLoop::watch_evaluations() {
+  if (!writes()) return;
+  std::ifstream file(context_.run.directory / "evaluation.jsonl");
+  for (std::string line; std::getline(file, line);) {
+    const auto record = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (!record.is_object() || !record.contains("step") || !record.contains("accuracy")) continue;
+    const auto step = record["step"].get<std::uint64_t>();
+    const auto& accuracy = record["accuracy"];
+    if (step <= heard_step_ || !accuracy.contains("real_train") ||
+        !accuracy.contains("real_held_out") || !accuracy.contains("fake")) {
+      continue;
+    }
+    heard_step_ = step;
+    monitor_.add(HeldOutSample{accuracy["real_train"].get<double>(),
+                               accuracy["real_held_out"].get<double>(),
+                               accuracy["fake"].get<double>(), step});
+  }
+  tell_findings();
+}
+
+void TrainingLoop::tell_findings() {
+  for (BalanceFinding& finding : monitor_.take_findings()) {
+    if (finding.over) {
+      context_.log.info(stage_ + ": " + finding.text());
+    } else {
+      context_.log.warn(stage_ + ": " + finding.text());
+    }
+    findings_.push_back(std::move(finding));
+  }
 }
 
 /// What `on_nan` says, after a step whose losses or gradients are not finite. The step's number and
 /// the batch are used up in any case, so whatever follows is again a function of the step.
-void TrainingLoop::recover(const GanStep& step, const Batch& batch) {
+void TrainingLoop::recover(const GanStep& step, const PendingStep& pending) {
   ++bad_steps_;
   ++bad_in_a_row_;
   std::string keys;
-  for (const std::string& key : batch.keys) keys += (keys.empty() ? "" : ", ") + key;
+  for (const std::string& key : pending.keys) keys += (keys.empty() ? "" : ", ") + key;
   const std::string what =
-      stage_ + ": a loss or gradient is not finite at step " + std::to_string(trainer_->steps()) +
+      stage_ + ": a loss or gradient is not finite at step " + std::to_string(pending.step) +
       format(
           " (losses: discriminator %g on reals and %g on fakes, generator %g; norms of their "
           "gradients: %g, %g, %g)",
@@ -259,7 +401,9 @@ std::string TrainingLoop::roll_back() {
 
 void TrainingLoop::report(bool at_once) {
   const auto every = static_cast<std::uint64_t>(params_.integer("log_every"));
-  if (line_.steps() == 0 || (line_.steps() < every && !at_once)) return;
+  if (line_.steps() + pending_.size() < every && !at_once) return;
+  settle();
+  if (line_.steps() == 0) return;
   const double seconds = std::max(now() - line_started_, 1e-9);
   const double waited = context_.batches.seconds_waited();
   const double rate = static_cast<double>(line_.images()) / seconds;
@@ -267,25 +411,21 @@ void TrainingLoop::report(bool at_once) {
   rate_ = rate_ == 0 ? rate : 0.9 * rate_ + 0.1 * rate;
   waited_share_ = 0.9 * waited_share_ + 0.1 * share;
   metrics_step_ = trainer_->steps();
-  record_.add({metrics_step_, position_.epoch + 1, trainer_->images(), line_, rate, share});
+  record_.add({metrics_step_, current_epoch(), trainer_->images(), line_, rate, share,
+               std::exchange(findings_, {})});
   context_.log.progress(format(
       "epoch %u/%u  step %llu  loss D %.3f G %.3f  D accuracy: reals %.0f %%, fakes %.0f %%"
       "  %.1f images/s  %.0f %% waiting for data  %s left",
-      position_.epoch + 1, epochs_, static_cast<unsigned long long>(trainer_->steps()),
-      line_.loss_d(), line_.loss_g(), 100 * line_.accuracy_real(), 100 * line_.accuracy_fake(),
-      rate_, 100 * waited_share_, duration_text(seconds_left()).c_str()));
+      current_epoch(), epochs_, static_cast<unsigned long long>(trainer_->steps()), line_.loss_d(),
+      line_.loss_g(), 100 * line_.accuracy_real(), 100 * line_.accuracy_fake(), rate_,
+      100 * waited_share_, duration_text(seconds_left()).c_str()));
   line_.reset();
   line_started_ = now();
   line_waited_ = waited;
 }
 
 double TrainingLoop::seconds_left() const {
-  double steps = 0;
-  if (context_.stream.batch_size > 0) {
-    steps =
-        std::floor(static_cast<double>(context_.stream.source_size) / context_.stream.batch_size) *
-        epochs_;
-  }
+  double steps = static_cast<double>(steps_of_training(params_, context_.stream));
   if (context_.max_steps > 0) {
     const auto limit = static_cast<double>(context_.max_steps);
     steps = steps > 0 ? std::min(steps, limit) : limit;
@@ -295,19 +435,22 @@ double TrainingLoop::seconds_left() const {
   return here == 0 ? 0 : (now() - started_) / here * std::max(steps - done, 0.0);
 }
 
+/// `number`: of the data's epoch.
+void TrainingLoop::refuse_empty_epoch(std::uint32_t number) const {
+  throw RunError(stage_ + ": epoch " + std::to_string(number) + " gave no batch: the source has " +
+                 std::to_string(context_.stream.source_size) + " samples and a batch takes " +
+                 std::to_string(context_.stream.batch_size) +
+                 "; make `size` of batch smaller, or set `last: keep`, and see rejects.jsonl");
+}
+
 /// What follows an epoch, or the last step: pictures, a checkpoint, evaluation. Returns whether
 /// the training is at its end. May be done again after it was interrupted.
 bool TrainingLoop::end_epoch() {
   const bool last = limit_reached() || epochs_done_ >= epochs_;
   // Counted as begun where max_steps ends it early.
-  const std::uint32_t number = position_.next > 0 ? position_.epoch + 1 : epochs_done_;
+  const std::uint32_t number =
+      counts_steps() ? current_epoch() : (position_.next > 0 ? position_.epoch + 1 : epochs_done_);
   const bool again = trainer_->steps() == first_step_ && first_step_ > 0;  // after it was resumed
-  if (epoch_means_.steps() == 0 && !last_was_bad_ && !again) {
-    throw RunError(stage_ + ": epoch " + std::to_string(number) +
-                   " gave no batch: the source has " + std::to_string(context_.stream.source_size) +
-                   " samples and a batch takes " + std::to_string(context_.stream.batch_size) +
-                   "; make `size` of batch smaller, or set `last: keep`, and see rejects.jsonl");
-  }
   if (!again) tell_epoch(number);
   const auto due = [&](const char* name, std::uint64_t count) {
     return last || count % static_cast<std::uint64_t>(params_.integer(name)) == 0;
@@ -327,6 +470,7 @@ bool TrainingLoop::end_epoch() {
       }
       return std::make_unique<GanSnapshot>(*trainer_, epochs_done_);
     });
+    watch_evaluations();
   }
   if (writes() && evaluated_.count(trainer_->steps()) > 0) {
     attempt("choice of the best checkpoint", [this] {
@@ -367,6 +511,7 @@ void TrainingLoop::write_fakes(std::uint32_t number) {
 }
 
 void TrainingLoop::save_checkpoint() {
+  settle();  // a state with a step that is not finite is not saved
   if (!writes() || saved_step_ == trainer_->steps()) return;
   record_.sync();  // it holds all that the checkpoint says was written
   Checkpoint checkpoint;
@@ -383,7 +528,9 @@ void TrainingLoop::save_checkpoint() {
   info.data_digest = context_.stream.data_digest;
   info.source_digest = context_.stream.source_digest;
   const int in_a_row = skips() || last_was_bad_ ? bad_in_a_row_ : 0;
-  info.progress = {metrics_step_, rejects_, line_, epoch_means_, bad_steps_, in_a_row};
+  info.epochs_done = epochs_done_;
+  info.progress = {metrics_step_,         rejects_, line_, epoch_means_, bad_steps_, in_a_row,
+                   monitor_.json().dump()};
   CheckpointFolder(context_.run.directory / kCheckpointFolder)
       .save(checkpoint, static_cast<std::size_t>(params_.integer("keep_last")),
             checkpoints_to_keep());
@@ -420,6 +567,7 @@ void TrainingLoop::attempt(const std::string& what, const std::function<void()>&
 }
 
 void TrainingLoop::try_to_save() {
+  settle();  // what this throws is no reason to go on
   attempt("checkpoint", [this] { save_checkpoint(); });
 }
 

@@ -70,6 +70,7 @@ void TrainingRecord::add(const Line& line) {
                     {"images_per_second", line.images_per_second},
                     {"waited", line.waited}};
   for (const auto& [name, mean] : means.extras()) json[name] = mean;
+  for (const BalanceFinding& finding : line.findings) json["findings"].push_back(finding.json());
   metrics_file_.add(json.dump());
 }
 

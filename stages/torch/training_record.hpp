@@ -7,6 +7,7 @@
 
 #include "pipeline/batch.hpp"
 #include "pipeline/line_file.hpp"
+#include "stages/torch/balance_monitor.hpp"
 #include "stages/torch/step_means.hpp"
 
 namespace gp {
@@ -28,6 +29,7 @@ class TrainingRecord {
     StepMeans means;  ///< over the steps since the line before
     double images_per_second = 0;
     double waited = 0;  ///< share of the time that the trainer waited for data
+    std::vector<BalanceFinding> findings = {};
   };
   void add(const Line& line);
   void add_rejects(const std::vector<Reject>& rejects);

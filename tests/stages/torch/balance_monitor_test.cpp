@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "pipeline/rng.hpp"
-#include "stages/torch/gan_trainer.hpp"
+#include "stages/torch/dcgan_trainer.hpp"
 #include "stages/torch/image_statistics.hpp"
 #include "stages/torch/random_tensor.hpp"
 #include "tests/stages/torch/toy_batches.hpp"
@@ -311,10 +311,10 @@ TEST(BalanceMonitor, GoesOnExactlyFromItsJson) {
 }
 
 /// What a monitor finds in a real training on pictures of 16 x 16.
-std::vector<BalanceFinding> findings_of(const DcganConfig& config, const GanTrainerOptions& options,
+std::vector<BalanceFinding> findings_of(const DcganConfig& config, const TrainerOptions& options,
                                         int steps) {
   constexpr int kBatch = 16;
-  GanTrainer trainer(config, options);
+  DcganTrainer trainer(config, options);
   BalanceThresholds thresholds;
   thresholds.warm_up = 200;
   thresholds.window = 50;
@@ -354,7 +354,7 @@ TEST(BalanceMonitorInTraining, FindsThatAMuchFasterDSaturates) {
   config.channels = 2;
   config.channels_d = 16;
   config.dropout = 0;
-  GanTrainerOptions options;
+  TrainerOptions options;
   options.learning_rate = 1e-6;
   options.learning_rate_d = 1e-3;
   const std::vector<BalanceFinding> findings = findings_of(config, options, 400);
@@ -368,7 +368,7 @@ TEST(BalanceMonitorInTraining, FindsNothingWhereBothLearn) {
   config.resolution = 16;
   config.latent = 8;
   config.channels = config.channels_d = 8;
-  GanTrainerOptions options;
+  TrainerOptions options;
   options.learning_rate = 5e-4;
   options.learning_rate_d = 2e-4;
   const std::vector<BalanceFinding> findings = findings_of(config, options, 600);

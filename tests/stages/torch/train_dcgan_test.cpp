@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "pipeline/error.hpp"
@@ -13,7 +14,9 @@
 #include "pipeline/log.hpp"
 #include "stages/torch/checkpoint.hpp"
 #include "stages/torch/compute_device.hpp"
+#include "stages/torch/dcgan_trainer.hpp"
 #include "stages/torch/stages.hpp"
+#include "stages/torch/training_loop.hpp"
 #include "stages/torch/training_record.hpp"
 #include "tests/stages/torch/toy_batches.hpp"
 
@@ -171,6 +174,120 @@ TEST_F(TrainDcganTest, LogEveryWritesMeansAndTheRestAtTheEndOfAnEpoch) {
   EXPECT_NEAR(pairs[0].at("loss_g").get<double>(),
               (each[0].at("loss_g").get<double>() + each[1].at("loss_g").get<double>()) / 2, 1e-9);
   EXPECT_EQ(pairs[1].at("loss_d"), each[2].at("loss_d"));
+}
+
+TEST_F(TrainDcganTest, AnEpochMayBeANumberOfSteps) {
+  // Data of 3 batches, read through four times; an epoch of 5 steps, twice.
+  values_["steps_per_epoch"] = std::int64_t{5};
+  values_["epochs"] = std::int64_t{2};
+  EXPECT_EQ(TrainDcgan(params()).epochs(), std::numeric_limits<std::uint32_t>::max());
+  std::vector<std::uint32_t> epochs;
+  const auto calls = train("run", toy_stream(kSize, kBatch, 3, 4), 0,
+                           [&](Snapshot& snapshot) { epochs.push_back(snapshot.epoch()); });
+  EXPECT_EQ(calls, (std::vector<EpochCall>{{1, false}, {2, true}}));
+  EXPECT_EQ(epochs, (std::vector<std::uint32_t>{1, 2}));
+  const auto metrics = lines("run/metrics.jsonl");
+  ASSERT_EQ(metrics.size(), 10u);
+  EXPECT_EQ(metrics[4].at("epoch"), 1);
+  EXPECT_EQ(metrics[5].at("epoch"), 2);
+  const Checkpoint checkpoint = load_checkpoint(root_ / "run");
+  EXPECT_EQ(checkpoint.info.step, 10u);
+  EXPECT_EQ(checkpoint.info.epochs_done, 2u);
+  // The place in the data is the data's: one batch into the fourth reading.
+  EXPECT_EQ(checkpoint.info.position.epoch, 3u);
+  EXPECT_EQ(checkpoint.info.position.next, 8u);
+  EXPECT_TRUE(fs::exists(root_ / "run/samples/fakes_000002.png"));
+}
+
+TEST_F(TrainDcganTest, AnEpochOfStepsIsResumed) {
+  values_["steps_per_epoch"] = std::int64_t{5};
+  values_["save_every"] = std::int64_t{4};
+  train("whole", toy_stream(kSize, kBatch, 3, 4));
+  // Stops after step 8; goes on with the batches behind it.
+  train("run", toy_stream(kSize, kBatch, 3, 4), 8);
+  TrainDcgan stage(params());
+  const std::unique_ptr<SavedTraining> saved = stage.load_training(root_ / "run", log_);
+  ASSERT_EQ(saved->step, 8u);
+  auto batches = toy_stream(kSize, kBatch, 3, 4);
+  batches.erase(batches.begin(), batches.begin() + 10);  // with the ends of two epochs
+  ASSERT_EQ(batches.front()->epoch, saved->position.epoch);
+  VectorBatchStream stream(std::move(batches));
+  run_.directory = root_ / "run";
+  StreamInfo info{{kSize, kSize}, kBatch, 24, {}, "data-digest"};
+  std::vector<EpochCall> calls;
+  EndContext context{run_, info, stream, log_, {}, 0, {}};
+  context.epoch_done = [&](std::uint32_t done, bool last, const auto&) {
+    calls.push_back({done, last});
+  };
+  context.resume = saved.get();
+  stage.run(context);
+  EXPECT_EQ(calls, (std::vector<EpochCall>{{2, false}}));  // the data end before the third
+  const Checkpoint whole = load_checkpoint(root_ / "whole");
+  const Checkpoint resumed = load_checkpoint(root_ / "run");
+  EXPECT_EQ(whole.info.step, 12u);
+  EXPECT_EQ(resumed.info.step, 12u);
+  for (const auto& [name, tensor] : whole.tensors) {
+    EXPECT_TRUE(at::equal(tensor, resumed.tensors.at(name))) << name;
+  }
+}
+
+TEST_F(TrainDcganTest, WorkingAheadOfTheDeviceChangesNothing) {
+  const auto train_so = [&](const std::string& name, bool ahead) {
+    run_.directory = root_ / name;
+    fs::create_directories(run_.directory);
+    VectorBatchStream stream(toy_stream(kSize, kBatch, 3, 3));
+    StreamInfo info{{kSize, kSize}, kBatch, 24, {}, "data-digest"};
+    EndContext context{run_, info, stream, log_, {}, 0, {}};
+    const Params given = params();
+    DcganConfig config;
+    config.resolution = kSize;
+    config.latent = 8;
+    config.channels = config.channels_d = 4;
+    TrainingLoop loop(
+        "train.dcgan", given, context,
+        [&] { return std::make_unique<DcganTrainer>(config, TrainerOptions{}); }, ahead);
+    loop.run();
+  };
+  values_["log_every"] = std::int64_t{2};
+  values_["save_every"] = std::int64_t{4};
+  train_so("plain", false);
+  train_so("ahead", true);
+  const auto plain = lines("plain/metrics.jsonl");
+  const auto ahead = lines("ahead/metrics.jsonl");
+  ASSERT_EQ(plain.size(), 6u);  // two lines an epoch of three steps
+  ASSERT_EQ(ahead.size(), plain.size());
+  for (std::size_t i = 0; i < plain.size(); ++i) {
+    for (const char* name : {"step", "epoch", "images", "loss_d", "loss_g", "accuracy_real"}) {
+      EXPECT_EQ(plain[i].at(name), ahead[i].at(name)) << i << name;
+    }
+  }
+  const Checkpoint a = load_checkpoint(root_ / "plain");
+  const Checkpoint b = load_checkpoint(root_ / "ahead");
+  EXPECT_EQ(a.info.position, b.info.position);
+  for (const auto& [name, tensor] : a.tensors) {
+    EXPECT_TRUE(at::equal(tensor, b.tensors.at(name))) << name;
+  }
+}
+
+TEST(DeviceFeed, AnErrorOfABatchThatWasFetchedAheadWaitsForItsTurn) {
+  class Failing : public VectorBatchStream {
+   public:
+    using VectorBatchStream::VectorBatchStream;
+    std::shared_ptr<const Batch> next() override {
+      auto batch = VectorBatchStream::next();
+      if (!batch) throw DataError("too many bad files");
+      return batch;
+    }
+  };
+  auto batches = toy_stream(kSize, kBatch, 1, 1);
+  batches.resize(1);
+  Failing stream(batches);
+  DeviceFeed feed(stream, at::kCPU, true);
+  const DeviceFeed::Item item = feed.next();
+  EXPECT_EQ(item.batch, batches[0]);
+  EXPECT_EQ(item.pixels.sizes(), (at::IntArrayRef{kBatch, kSize, kSize, 3}));
+  feed.fetch();
+  EXPECT_THROW(feed.next(), DataError);
 }
 
 TEST_F(TrainDcganTest, TwoRunsAreEqualAndSnapshotsChangeNothing) {
