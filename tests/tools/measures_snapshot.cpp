@@ -9,13 +9,18 @@ namespace {
 class MeasuresSnapshot : public gp::EvaluateStage {
  public:
   explicit MeasuresSnapshot(const gp::Params& params)
-      : best_(params.integer("best")), milliseconds_(params.integer("milliseconds")) {}
+      : best_(params.integer("best")),
+        milliseconds_(params.integer("milliseconds")),
+        blocking_(params.flag("blocking")),
+        deaf_(params.flag("deaf")) {}
 
   bool due(std::uint32_t, bool) const override { return true; }
-  /// `distance` is how far the step is from `best`; nothing after a stop, which it waits for.
+  bool blocking() const override { return blocking_; }
+  /// `distance` is how far the step is from `best`; nothing after a stop, which it waits for unless
+  /// it is deaf.
   std::string evaluate(gp::Snapshot& snapshot, gp::EvaluateContext& context) override {
     for (std::int64_t waited = 0; waited < milliseconds_; ++waited) {
-      if (context.stop.stop_requested()) return "";
+      if (!deaf_ && context.stop.stop_requested()) return "";
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
     const auto step = static_cast<std::int64_t>(snapshot.step());
@@ -27,6 +32,8 @@ class MeasuresSnapshot : public gp::EvaluateStage {
  private:
   std::int64_t best_;
   std::int64_t milliseconds_;
+  bool blocking_;
+  bool deaf_;
 };
 
 }  // namespace
@@ -38,7 +45,9 @@ GP_STAGE_MODULE(registry) {
   info.in = gp::Kind::kSnapshot;
   info.out = gp::Kind::kNothing;
   info.params.integer("best", 0, "the step that is the best one", 0, 1000000)
-      .integer("milliseconds", 0, "how long it takes", 0, 1000000);
+      .integer("milliseconds", 0, "how long it takes", 0, 1000000)
+      .flag("blocking", true, "training waits for it")
+      .flag("deaf", false, "a stop does not end it");
   info.create = [](const gp::Params& params) { return std::make_unique<MeasuresSnapshot>(params); };
   registry.add(info);
 }

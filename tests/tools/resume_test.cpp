@@ -9,6 +9,7 @@
 #include <cstring>
 #include <fstream>
 #include <limits>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
@@ -98,6 +99,11 @@ class Running {
     }
   }
   void send(int signal) const { kill(child_, signal); }
+  bool ended() const {  // and still to be waited for
+    siginfo_t info{};
+    return waitid(P_PID, static_cast<id_t>(child_), &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+           info.si_pid == child_;
+  }
   /// The exit code, or minus the signal.
   int wait() {
     int status = 0;
@@ -475,6 +481,109 @@ TEST_F(Resume, InterruptedWhileEvaluatingItEvaluatesAgain) {
     ASSERT_EQ(result.exit_code, 0) << result.err;
     expect_equal(run("whole"), run(parts));
   }
+}
+
+TEST_F(Resume, ASecondSignalStopsAtOnce) {
+  configure(kDrawn);
+  ASSERT_EQ(start("whole").exit_code, 0);
+  for (const auto& [first, second] : {std::pair{SIGINT, SIGINT}, {SIGTERM, SIGINT}}) {
+    SCOPED_TRACE(std::to_string(first) + " and " + std::to_string(second));
+    const std::string parts = "parts" + std::to_string(first);
+    // The evaluation after step 5 takes ten minutes, whatever it is asked.
+    Running program({"run", (folder_ / "tiny.yaml").string(), "--out", (folder_ / parts).string(),
+                     "--device", "cpu", "--threads", "1", "--set",
+                     "stages.test.measure.milliseconds=600000", "--set",
+                     "stages.test.measure.deaf=true"});
+    ASSERT_TRUE(wait_for([&] { return fs::exists(run(parts) / "samples/fakes_000001.png"); }));
+    program.send(first);
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+    ASSERT_FALSE(program.ended());  // one signal lets it finish what it does
+    program.send(second);
+    ASSERT_TRUE(wait_for([&] { return program.ended(); }));
+    EXPECT_EQ(program.wait(), 130);
+    EXPECT_EQ(steps_of(run(parts)).back(), 3U);  // nothing was saved on the way out
+    const ToolResult result = resume(
+        parts, "--set stages.test.measure.milliseconds=0 --set stages.test.measure.deaf=false");
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_CONTAINS(result.err, "resuming after step 3");
+    expect_equal(run("whole"), run(parts));
+  }
+}
+
+/// An evaluator that training does not wait for may pass over snapshots, and one that is stopped in
+/// the middle of it may be lost; but no step is there twice, each line is what an undisturbed run
+/// would have written, and the last snapshot has one.
+class ResumeBeside : public Resume {
+ protected:
+  void SetUp() override {
+    configure(kDrawn);
+    const ToolResult whole = start("whole");
+    ASSERT_EQ(whole.exit_code, 0) << whole.err;
+    for (const json& record : lines(run("whole") / "evaluation.jsonl")) {
+      expected_[record["step"].get<std::uint64_t>()] = record;
+    }
+    ASSERT_EQ(expected_.size(), 3U);
+  }
+  void expect_scores(const std::string& parts) {
+    std::uint64_t before = 0;
+    for (const json& record : lines(run(parts) / "evaluation.jsonl")) {
+      const auto step = record["step"].get<std::uint64_t>();
+      EXPECT_GT(step, before);
+      EXPECT_EQ(record, expected_[step]);
+      before = step;
+    }
+    EXPECT_EQ(before, 15U);
+    EXPECT_EQ(metrics(run(parts)), metrics(run("whole")));
+  }
+
+  std::map<std::uint64_t, json> expected_;
+};
+
+TEST_F(ResumeBeside, StoppedWhileItMeasuresTheLastSnapshotIsMeasuredOnResume) {
+  for (const int signal : {SIGINT, SIGKILL}) {
+    SCOPED_TRACE(signal);
+    const std::string parts = "parts" + std::to_string(signal);
+    Running program({"run", (folder_ / "tiny.yaml").string(), "--out", (folder_ / parts).string(),
+                     "--device", "cpu", "--threads", "1", "--set",
+                     "stages.test.measure.milliseconds=600000", "--set",
+                     "stages.test.measure.blocking=false"});
+    // Training is at its end, step 5 is being measured and step 15 waits.
+    ASSERT_TRUE(wait_for([&] { return fs::exists(run(parts) / "plots/acc.png"); }));
+    program.send(signal);
+    EXPECT_EQ(program.wait(), signal == SIGKILL ? -SIGKILL : 130);
+    EXPECT_FALSE(fs::exists(run(parts) / "evaluation.jsonl"));
+    const ToolResult result = resume(parts,
+                                     "--set stages.test.measure.milliseconds=0 --set "
+                                     "stages.test.measure.blocking=false");
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    expect_scores(parts);
+  }
+}
+
+TEST_F(ResumeBeside, KilledAnywhereNoScoreIsThereTwiceAndTheLastIsThere) {
+  const std::string beside =
+      "--threads 1 --set stages.test.measure.blocking=false "
+      "--set stages.test.measure.milliseconds=";
+  const std::size_t operations = operations_of("counted").size();
+  constexpr std::size_t kPoints = 12;
+  int killed = 0;
+  int scores_before = 0;
+  for (std::size_t point = 0; point < kPoints; ++point) {
+    const std::string parts = "parts" + std::to_string(point);
+    // From before the first step to the end; evaluations that take no time, or some steps'.
+    const std::size_t at = 12 + (operations - 12) * point / kPoints;
+    SCOPED_TRACE("killed at operation " + std::to_string(at));
+    const ToolResult first = start(parts, beside + (point % 2 == 0 ? "0" : "40"),
+                                   kInjector + ("FAULT_KILL=" + std::to_string(at)) + " ");
+    killed += first.exit_code == kKilled ? 1 : 0;
+    scores_before += fs::exists(run(parts) / "evaluation.jsonl") ? 1 : 0;
+    const ToolResult result = resume(parts, "--set stages.test.measure.milliseconds=0");
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    expect_scores(parts);
+    if (HasFailure()) break;
+  }
+  EXPECT_GE(killed, 10);
+  EXPECT_GE(scores_before, 1);
 }
 
 TEST_F(Resume, TheBestCheckpointIsKeptBesideTheLast) {
