@@ -28,6 +28,7 @@ std::string write_info(const CheckpointInfo& info) {
       {"growth", {{"resolution", info.growth.resolution}, {"fade", info.growth.fade}}},
       {"step", info.step},
       {"epoch", info.position.epoch},
+      {"epochs_done", info.epochs_done},
       {"next", info.position.next},
       {"epoch_counts",
        {{"read", info.position.counts.read},

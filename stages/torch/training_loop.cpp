@@ -153,8 +153,10 @@ void TrainingLoop::run() {
     }
     const bool epoch_ends =
         counts_steps() ? batch.count > 0 && trainer_->steps() % steps_per_epoch_ == 0 : data_end;
-    if (data_end && batch.counts.read > 0 && batch.counts.batched == 0)
+    if (data_end && batch.counts.batched == 0 && trainer_->steps() == data_step_) {
       refuse_empty_epoch(batch.epoch + 1);
+    }
+    if (data_end) data_step_ = trainer_->steps();
     item = {};  // its places are the pipeline's again while this thread writes or evaluates
 
     report(epoch_ends);
@@ -193,7 +195,7 @@ bool TrainingLoop::resume() {
   position_ = info.position;
   epochs_done_ =
       counts_steps() ? static_cast<std::uint32_t>(info.step / steps_per_epoch_) : position_.epoch;
-  saved_step_ = first_step_ = info.step;
+  saved_step_ = first_step_ = data_step_ = info.step;
   metrics_step_ = info.progress.metrics_step;
   rejects_ = info.progress.rejects;
   line_ = info.progress.line;

@@ -106,6 +106,7 @@ class TrainingLoop {
   int bad_in_a_row_ = 0;  ///< skipped one after the other, or rolled back to one checkpoint
   bool last_was_bad_ = false;
   std::uint64_t first_step_ = 0;  ///< this process's
+  std::uint64_t data_step_ = 0;   ///< steps done when the last epoch of the data ended
   double started_ = 0;
   double line_started_ = 0;
   double line_waited_ = 0;

@@ -219,9 +219,9 @@ TEST(BalanceMonitor, FindsEachLeakOfAnAugmentationThatIsOn) {
     const std::vector<BalanceFinding> findings = feeder.feed(sample, 2000);
     expect_one(findings, "augmentation_leaks", false);
     EXPECT_EQ(findings[0].evidence.find(name), 0U);
-    EXPECT_NE(findings[0].advice.find("augment." + std::string(name) + ": false"),
+    EXPECT_NE(findings[0].advice.find("augment_" + std::string(name) + ": false"),
               std::string::npos);
-    EXPECT_NE(findings[0].advice.find("augment.p: 0.8"), std::string::npos);
+    EXPECT_NE(findings[0].advice.find("augment_p: 0.8"), std::string::npos);
     expect_one(feeder.feed(healthy(), 2000), "augmentation_leaks", true);
 
     Feeder off;
@@ -252,7 +252,7 @@ TEST(BalanceMonitor, AdvisesByWhatIsSet) {
   for (const BalanceSample& sample : {kSaturatedD, collapsed}) {
     const std::string advice = advice_of(settings, sample);
     EXPECT_FALSE(advice.empty());
-    for (const char* parameter : {"r1:", "norm_d", "loss:", "augment:"}) {
+    for (const char* parameter : {"r1:", "norm_d", "loss:", "augment_"}) {
       EXPECT_EQ(advice.find(parameter), std::string::npos) << advice;
     }
   }
