@@ -132,14 +132,14 @@ class Snapshot {
   /// [count], looked at where there are classes.
   virtual std::vector<float> discriminate(const std::uint8_t* images, const std::int32_t* labels,
                                           int count) = 0;
-  /// How many classes of images it draws on demand; 0: it knows none.
-  virtual int classes() const { return 0; }
+  /// Names of the classes of images that it draws on demand; none: it knows no classes.
+  virtual std::vector<std::string> class_names() const { return {}; }
   /// The classes of generate()'s images, drawn by how often training saw them; -1 without classes.
   virtual std::vector<std::int32_t> labels(std::uint64_t /*seed*/, std::uint64_t /*first*/,
                                            int count) {
     return std::vector<std::int32_t>(static_cast<std::size_t>(count), -1);
   }
-  /// As generate(), all of one class, 0 <= label < classes().
+  /// As generate(), all of one class, an index of class_names().
   virtual std::vector<std::uint8_t> generate_class(std::uint64_t seed, std::uint64_t first,
                                                    int count, std::int32_t /*label*/) {
     return generate(seed, first, count);

@@ -1,11 +1,13 @@
 #include <malloc.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
 #include <limits>
+#include <optional>
 
 #include "pipeline/build_id.hpp"
 #include "pipeline/config.hpp"
@@ -170,10 +172,10 @@ int graph(const std::vector<std::string>& arguments) {
   return 0;
 }
 
-/// The trainer that reads checkpoints, without a configuration.
-class DcganModule {
+/// A trainer to read checkpoints with, without a configuration: any reads those of all models.
+class TrainModule {
  public:
-  DcganModule() {
+  TrainModule() {
     loader_.load_module("torch", registry_);
     const StageInfo* info = registry_.find("train.dcgan");
     stage_ = info->create(make_params(info->params));
@@ -186,6 +188,26 @@ class DcganModule {
   std::unique_ptr<Stage> stage_;
 };
 
+/// Of a class given by name, or else by number. Throws ConfigError.
+std::int32_t class_number(const std::string& given, const std::vector<std::string>& names) {
+  if (names.empty()) {
+    throw ConfigError("--class " + given + ": this model was not trained by class");
+  }
+  const auto found = std::find(names.begin(), names.end(), given);
+  if (found != names.end()) return static_cast<std::int32_t>(found - names.begin());
+  std::int32_t number = -1;
+  const char* const end = given.data() + given.size();
+  const auto [rest, error] = std::from_chars(given.data(), end, number);
+  if (error == std::errc() && rest == end && number >= 0 &&
+      static_cast<std::size_t>(number) < names.size()) {
+    return number;
+  }
+  const std::string near = nearest_name(given, names);
+  throw ConfigError("--class " + given + ": there is no such class among " +
+                    std::to_string(names.size()) +
+                    (near.empty() ? "" : "; did you mean '" + near + "'?"));
+}
+
 int sample(const std::vector<std::string>& arguments) {
   Options options("gan-pipeline sample CHECKPOINT|RUN_DIR --out FILE|DIR [options]",
                   "Draws images from a trained generator: a grid in one PNG, or single PNGs.");
@@ -194,6 +216,8 @@ int sample(const std::vector<std::string>& arguments) {
                 "the PNG of the grid, or with --count the folder of the PNGs")(
       "grid", po::value<std::string>()->value_name("RxC"), "rows and columns (default 4x8)")(
       "count", po::value<int>()->value_name("N"), "single images instead of a grid")(
+      "class", po::value<std::string>()->value_name("NAME"),
+      "of a conditional model: only this class, by name or number from 0")(
       "seed", po::value<std::uint64_t>()->default_value(0)->value_name("S"),
       "which images: the same seed draws the same ones")(
       "device", po::value<std::string>()->default_value("auto")->value_name("D"),
@@ -203,7 +227,7 @@ int sample(const std::vector<std::string>& arguments) {
   if (options.has("grid") && options.has("count")) {
     throw ConfigError("--grid and --count exclude each other: a grid is one file");
   }
-  const DcganModule module;
+  const TrainModule module;
   RunInfo run;
   run.device = options.get<std::string>("device");
   run.threads = split_threads(0, false, uses_gpu(run.device)).end;
@@ -211,10 +235,18 @@ int sample(const std::vector<std::string>& arguments) {
   const auto seed = options.get<std::uint64_t>("seed");
   const ImageShape shape = snapshot->shape();
   const fs::path out = options.get<std::string>("out");
+  std::optional<std::int32_t> label;
+  if (options.has("class")) {
+    label = class_number(options.get<std::string>("class"), snapshot->class_names());
+  }
+  const auto generate = [&](std::uint64_t first, int number) {
+    return label ? snapshot->generate_class(seed, first, number, *label)
+                 : snapshot->generate(seed, first, number);
+  };
 
   if (!options.has("count")) {
     const auto [rows, columns] = parse_grid(options.get_or<std::string>("grid", "4x8"));
-    const auto images = snapshot->generate(seed, 0, rows * columns);
+    const auto images = generate(0, rows * columns);
     write_png(out, make_grid(images.data(), shape, rows * columns, columns).view());
     std::cout << out.string() << '\n';
     return 0;
@@ -225,7 +257,7 @@ int sample(const std::vector<std::string>& arguments) {
   constexpr int kAtATime = 64;
   for (int first = 0; first < count; first += kAtATime) {
     const int now = std::min(kAtATime, count - first);
-    const auto images = snapshot->generate(seed, static_cast<std::uint64_t>(first), now);
+    const auto images = generate(static_cast<std::uint64_t>(first), now);
     for (int i = 0; i < now; ++i) {
       char name[32];
       std::snprintf(name, sizeof name, "%06d.png", first + i);
@@ -247,7 +279,7 @@ int export_generator(const std::vector<std::string>& arguments) {
   if (!options.parse(arguments)) return 0;
   if (!options.has("out")) throw ConfigError("missing --out FILE");
   const fs::path out = options.get<std::string>("out");
-  const DcganModule module;
+  const TrainModule module;
   module.trainer().export_generator(options.get<std::string>("CHECKPOINT"), out);
   std::cout << out.string() << '\n';
   return 0;

@@ -43,6 +43,7 @@ std::string write_info(const CheckpointInfo& info) {
       {"config_digest", sha256_hex(info.config_yaml)},
       {"data_digest", info.data_digest},
       {"source_digest", info.source_digest},
+      {"class_names", info.class_names},
       {"config", info.config_yaml},
       {"progress",
        {{"metrics_step", info.progress.metrics_step},
@@ -55,6 +56,23 @@ std::string write_info(const CheckpointInfo& info) {
       .dump(-1, ' ', false, ordered_json::error_handler_t::replace);
 }
 
+/// That the model can be at this point.
+void check_growth(const ModelConfig& model, const GrowthPoint& point) {
+  const auto* const gan = std::get_if<GanConfig>(&model);
+  if (gan == nullptr || gan->growth != GanConfig::Growth::kPhases) {
+    if (point.resolution == 0) return;
+    throw std::runtime_error("growth.resolution is not 0, but the model does not grow");
+  }
+  for (int size = gan->first_resolution; size <= gan->resolution; size *= 2) {
+    if (point.resolution != size) continue;
+    if (point.fade > 0 && (size == gan->first_resolution ? point.fade == 1 : point.fade <= 1))
+      return;
+    break;
+  }
+  throw std::runtime_error("growth: resolution " + std::to_string(point.resolution) + ", fade " +
+                           std::to_string(point.fade) + " is nothing that the model can be at");
+}
+
 CheckpointInfo parse_info(const std::string& text) {
   const ordered_json json = ordered_json::parse(text);
   if (json.at("format") != kFormat) {
@@ -65,6 +83,7 @@ CheckpointInfo parse_info(const std::string& text) {
   info.model = read_model(json.at("model"));
   const ordered_json& growth = json.at("growth");
   info.growth = {growth.at("resolution").get<int>(), growth.at("fade").get<double>()};
+  check_growth(info.model, info.growth);
   info.step = json.at("step").get<std::uint64_t>();
   info.position.epoch = json.at("epoch").get<std::uint32_t>();
   info.epochs_done = json.at("epochs_done").get<std::uint32_t>();
@@ -82,6 +101,11 @@ CheckpointInfo parse_info(const std::string& text) {
   info.config_yaml = json.at("config").get<std::string>();
   info.data_digest = json.at("data_digest").get<std::string>();
   info.source_digest = json.at("source_digest").get<std::string>();
+  info.class_names = json.at("class_names").get<std::vector<std::string>>();
+  if (static_cast<std::size_t>(classes_of(info.model)) != info.class_names.size()) {
+    throw std::runtime_error("its model has " + std::to_string(classes_of(info.model)) +
+                             " classes, and it names " + std::to_string(info.class_names.size()));
+  }
   const ordered_json& progress = json.at("progress");
   info.progress = {
       progress.at("metrics_step").get<std::uint64_t>(), progress.at("rejects").get<std::uint64_t>(),
@@ -262,7 +286,8 @@ void export_generator(const Checkpoint& checkpoint, const fs::path& file) {
       {"step", info.step},
       {"epoch", info.position.epoch},
       {"images", info.position.images},
-      {"seed", info.seed}}.dump();
+      {"seed", info.seed},
+      {"class_names", info.class_names}}.dump();
   write_safetensors(file, contents);
 }
 

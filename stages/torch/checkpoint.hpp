@@ -30,6 +30,7 @@ struct CheckpointInfo {
   std::string config_yaml;  ///< resolved; its SHA-256 is written beside it
   std::string data_digest;
   std::string source_digest;
+  std::vector<std::string> class_names = {};  ///< of a conditional model, by label
 
   /// What was measured so far, besides the files of the run.
   struct Progress {

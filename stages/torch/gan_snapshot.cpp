@@ -17,15 +17,19 @@ constexpr int kBlock = 32;
 
 }  // namespace
 
-GanSnapshot::GanSnapshot(const ModelConfig& model, at::Device device)
+GanSnapshot::GanSnapshot(const ModelConfig& model, at::Device device,
+                         const std::vector<std::string>& class_names)
     : model_(model),
       device_(device),
       generator_(make_generator(model)),
       discriminator_(make_discriminator(model)),
-      class_counts_(at::zeros({classes_of(model)}, at::kLong)) {}
+      class_counts_(at::zeros({classes_of(model)}, at::kLong)) {
+  if (classes_of(model) > 0) class_names_ = class_names;
+}
 
-GanSnapshot::GanSnapshot(const AdversarialTrainer& trainer, std::uint32_t epoch)
-    : GanSnapshot(trainer.model(), trainer.options().device) {
+GanSnapshot::GanSnapshot(const AdversarialTrainer& trainer, std::uint32_t epoch,
+                         const std::vector<std::string>& class_names)
+    : GanSnapshot(trainer.model(), trainer.options().device, class_names) {
   step_ = trainer.steps();
   epoch_ = epoch;
   images_ = trainer.images();
@@ -33,18 +37,18 @@ GanSnapshot::GanSnapshot(const AdversarialTrainer& trainer, std::uint32_t epoch)
   discriminator_->to(device_);
   copy_state(trainer.best_generator(), *generator_);
   copy_state(trainer.discriminator(), *discriminator_);
-  if (classes() > 0) class_counts_.copy_(trainer.state().at(kClassCounts));
+  if (classes_of(model_) > 0) class_counts_.copy_(trainer.state().at(kClassCounts));
   freeze(trainer.growth());
 }
 
 GanSnapshot::GanSnapshot(const Checkpoint& checkpoint, at::Device device, const std::string& where)
-    : GanSnapshot(checkpoint.info.model, device) {
+    : GanSnapshot(checkpoint.info.model, device, checkpoint.info.class_names) {
   step_ = checkpoint.info.step;
   epoch_ = checkpoint.info.epochs_done;
   images_ = checkpoint.info.position.images;
   load_state(*generator_, checkpoint, checkpoint.info.average ? "EMA" : "G", where);
   load_state(*discriminator_, checkpoint, "D", where);
-  if (classes() > 0) load_state({{kClassCounts, class_counts_}}, checkpoint, where);
+  if (classes_of(model_) > 0) load_state({{kClassCounts, class_counts_}}, checkpoint, where);
   generator_->to(device_);
   discriminator_->to(device_);
   freeze(checkpoint.info.growth);
@@ -61,13 +65,13 @@ void GanSnapshot::freeze(const GrowthPoint& growth) {
 }
 
 std::vector<std::int32_t> GanSnapshot::labels(std::uint64_t seed, std::uint64_t first, int count) {
-  if (classes() == 0) return Snapshot::labels(seed, first, count);
+  if (classes_of(model_) == 0) return Snapshot::labels(seed, first, count);
   // Before anything was seen, all classes are as likely.
   const at::Tensor counts =
       class_counts_.sum().item<std::int64_t>() > 0 ? class_counts_ : at::ones_like(class_counts_);
   const at::Tensor up_to = counts.cumsum(0).to(at::kDouble);
   const auto* const begin = up_to.const_data_ptr<double>();
-  const auto* const end = begin + classes();
+  const auto* const end = begin + classes_of(model_);
   std::vector<std::int32_t> result;
   for (int i = 0; i < count; ++i) {
     at::Tensor drawn = at::empty({1}, at::kFloat);

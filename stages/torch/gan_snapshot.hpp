@@ -16,8 +16,9 @@ namespace gp {
 class GanSnapshot : public Snapshot {
  public:
   /// Of a training in progress: the moving average of G where there is one. `epoch` as in
-  /// Snapshot::epoch().
-  GanSnapshot(const AdversarialTrainer& trainer, std::uint32_t epoch);
+  /// Snapshot::epoch(); `class_names`: of the data, looked at where the model is conditional.
+  GanSnapshot(const AdversarialTrainer& trainer, std::uint32_t epoch,
+              const std::vector<std::string>& class_names);
   /// Of a file; EMA tensors are taken where it holds them. `where` is for messages.
   GanSnapshot(const Checkpoint& checkpoint, at::Device device, const std::string& where);
 
@@ -28,7 +29,7 @@ class GanSnapshot : public Snapshot {
   std::vector<std::uint8_t> generate(std::uint64_t seed, std::uint64_t first, int count) override;
   std::vector<float> discriminate(const std::uint8_t* images, const std::int32_t* labels,
                                   int count) override;
-  int classes() const override { return classes_of(model_); }
+  std::vector<std::string> class_names() const override { return class_names_; }
   std::vector<std::int32_t> labels(std::uint64_t seed, std::uint64_t first, int count) override;
   std::vector<std::uint8_t> generate_class(std::uint64_t seed, std::uint64_t first, int count,
                                            std::int32_t label) override;
@@ -37,7 +38,8 @@ class GanSnapshot : public Snapshot {
 
  private:
   /// With networks of unknown state.
-  GanSnapshot(const ModelConfig& model, at::Device device);
+  GanSnapshot(const ModelConfig& model, at::Device device,
+              const std::vector<std::string>& class_names);
   void freeze(const GrowthPoint& growth);
   /// Images of the block, of the class `label`, or of drawn classes where it is negative.
   at::Tensor generate_block(std::uint64_t seed, std::uint64_t block, std::int32_t label);
@@ -47,6 +49,7 @@ class GanSnapshot : public Snapshot {
   at::Device device_;
   std::shared_ptr<GeneratorNetwork> generator_;
   std::shared_ptr<DiscriminatorNetwork> discriminator_;
+  std::vector<std::string> class_names_;
   at::Tensor class_counts_;  ///< int64 [classes]: how often training saw each
   std::uint64_t step_ = 0;
   std::uint32_t epoch_ = 0;

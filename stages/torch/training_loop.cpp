@@ -24,6 +24,8 @@ namespace {
 /// checkpoint is gone back to, before the run stops.
 constexpr int kMostSkips = 10;
 constexpr int kMostRollbacks = 3;
+/// Of the grids of classes; more are no picture to look at.
+constexpr int kMostClassRows = 100;
 
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -470,7 +472,7 @@ bool TrainingLoop::end_epoch() {
         try_to_save();
         evaluated_.insert(trainer_->steps());
       }
-      return std::make_unique<GanSnapshot>(*trainer_, epochs_done_);
+      return std::make_unique<GanSnapshot>(*trainer_, epochs_done_, context_.stream.class_names);
     });
     watch_evaluations();
   }
@@ -506,10 +508,21 @@ void TrainingLoop::write_reals(const Batch& batch) const {
 void TrainingLoop::write_fakes(std::uint32_t number) {
   const auto columns = static_cast<int>(params_.integer("columns"));
   const int count = static_cast<int>(params_.integer("rows")) * columns;
-  GanSnapshot snapshot(*trainer_, epochs_done_);
+  GanSnapshot snapshot(*trainer_, epochs_done_, context_.stream.class_names);
   const std::vector<std::uint8_t> images = snapshot.generate(context_.run.seed, 0, count);
   Image grid = make_grid(images.data(), snapshot.shape(), count, columns);
   write_png(in_samples(format("fakes_%06u.png", number)), grid.view());
+  if (classes_of(trainer_->model()) == 0) return;
+  // A class a row, each of the same latents.
+  std::vector<std::uint8_t> by_class;
+  const int rows = std::min(classes_of(trainer_->model()), kMostClassRows);
+  for (int label = 0; label < rows; ++label) {
+    const std::vector<std::uint8_t> row =
+        snapshot.generate_class(context_.run.seed, 0, columns, label);
+    by_class.insert(by_class.end(), row.begin(), row.end());
+  }
+  grid = make_grid(by_class.data(), snapshot.shape(), rows * columns, columns);
+  write_png(in_samples(format("classes_%06u.png", number)), grid.view());
 }
 
 void TrainingLoop::save_checkpoint() {
@@ -529,6 +542,7 @@ void TrainingLoop::save_checkpoint() {
   info.config_yaml = context_.run.config_yaml;
   info.data_digest = context_.stream.data_digest;
   info.source_digest = context_.stream.source_digest;
+  if (classes_of(trainer_->model()) > 0) info.class_names = context_.stream.class_names;
   const int in_a_row = skips() || last_was_bad_ ? bad_in_a_row_ : 0;
   info.epochs_done = epochs_done_;
   info.progress = {metrics_step_,         rejects_, line_, epoch_means_, bad_steps_, in_a_row,
