@@ -118,6 +118,12 @@ std::vector<Phase> TrainGan::schedule() const {
   return phases;
 }
 
+std::uint64_t TrainGan::images_until_grown() const {
+  std::uint64_t images = 0;
+  for (const Phase& phase : schedule()) images += phase.images;
+  return images;
+}
+
 std::unique_ptr<AdversarialTrainer> TrainGan::make_trainer(const ModelConfig& model,
                                                            const TrainerOptions& options) const {
   GanObjective objective;

@@ -21,6 +21,7 @@ class TrainGan : public GanTrainStage {
   ModelConfig model(const StreamInfo& stream) const override;
   std::unique_ptr<AdversarialTrainer> make_trainer(const ModelConfig& model,
                                                    const TrainerOptions& options) const override;
+  std::uint64_t images_until_grown() const override;
   bool grows_in_phases() const { return params().text("growth") == "phases"; }
 };
 

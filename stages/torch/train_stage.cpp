@@ -105,6 +105,13 @@ std::unique_ptr<AdversarialTrainer> GanTrainStage::make_trainer(const RunInfo& r
   return make_trainer(model(stream), trainer_options(params_, run, stream));
 }
 
+std::unique_ptr<AdversarialTrainer> GanTrainStage::make_grown_trainer(
+    const RunInfo& run, const StreamInfo& stream) const {
+  std::unique_ptr<AdversarialTrainer> trainer = make_trainer(run, stream);
+  trainer->set_progress(0, images_until_grown());
+  return trainer;
+}
+
 void GanTrainStage::run(EndContext& context) {
   try {
     at::set_num_threads(std::max(context.run.threads, 1));
@@ -121,7 +128,7 @@ void GanTrainStage::run(EndContext& context) {
 double GanTrainStage::measure_rate(const RunInfo& run, const StreamInfo& stream) {
   try {
     at::set_num_threads(std::max(run.threads, 1));
-    const std::unique_ptr<AdversarialTrainer> trainer = make_trainer(run, stream);
+    const std::unique_ptr<AdversarialTrainer> trainer = make_grown_trainer(run, stream);
     const BlankBatch batch(stream);
     trainer->step(batch.pixels, batch.labels);  // the first one also makes memory and kernels
     const double start = now();
@@ -135,7 +142,7 @@ double GanTrainStage::measure_rate(const RunInfo& run, const StreamInfo& stream)
 StepProfile GanTrainStage::profile(const RunInfo& run, const StreamInfo& stream, double seconds) {
   try {
     at::set_num_threads(std::max(run.threads, 1));
-    const std::unique_ptr<AdversarialTrainer> trainer = make_trainer(run, stream);
+    const std::unique_ptr<AdversarialTrainer> trainer = make_grown_trainer(run, stream);
     const BlankBatch batch(stream);
     const auto timed_step = [&] {
       const double start = now();

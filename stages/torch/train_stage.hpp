@@ -34,6 +34,10 @@ class GanTrainStage : public TrainStage {
   virtual std::unique_ptr<AdversarialTrainer> make_trainer(const ModelConfig& model,
                                                            const TrainerOptions& options) const = 0;
 
+  /// Images after which the networks have their full size, where they grow: what a step costs is
+  /// measured from there.
+  virtual std::uint64_t images_until_grown() const { return 0; }
+
   /// The side of square images of a power of two. Throws ConfigError for any others.
   int square_size(const ImageShape& shape) const;
   const Params& params() const { return params_; }
@@ -42,6 +46,8 @@ class GanTrainStage : public TrainStage {
  private:
   std::unique_ptr<AdversarialTrainer> make_trainer(const RunInfo& run,
                                                    const StreamInfo& stream) const;
+  std::unique_ptr<AdversarialTrainer> make_grown_trainer(const RunInfo& run,
+                                                         const StreamInfo& stream) const;
 
   std::string name_;
   Params params_;

@@ -207,7 +207,7 @@ bool TrainingLoop::resume() {
   if (!info.progress.balance.empty()) {
     monitor_.read_json(nlohmann::ordered_json::parse(info.progress.balance));
   }
-  heard_step_ = info.step;
+  heard_step_ = info.step - 1;  // a step is saved before it is evaluated
   record_.resume_after(metrics_step_, rejects_);
   context_.log.info(format("resuming after step %llu, at sample %llu of epoch %u, from ",
                            static_cast<unsigned long long>(info.step),
