@@ -270,7 +270,8 @@ class Pipeline::PhasedStream : public BatchStream {
     if (ends_with(images_)) {
       waited_ += stream_->seconds_waited();
       stream_.reset();  // drains: what was in flight is read again by the next graph
-      images_ -= phases_[phase_++].images;
+      // Phases shorter than the last batch are over before they begin, as after a resume.
+      for (; ends_with(images_); ++phase_) images_ -= phases_[phase_].images;
       open();
     }
     std::shared_ptr<const Batch> batch = stream_->next();

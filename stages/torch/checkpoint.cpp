@@ -3,6 +3,7 @@
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -56,21 +57,26 @@ std::string write_info(const CheckpointInfo& info) {
       .dump(-1, ' ', false, ordered_json::error_handler_t::replace);
 }
 
-/// That the model can be at this point.
-void check_growth(const ModelConfig& model, const GrowthPoint& point) {
+GrowthPoint read_growth(const ordered_json& json, const ModelConfig& model) {
+  const std::int64_t resolution = json.at("resolution").get<std::int64_t>();
+  const double fade = json.at("fade").get<double>();
+  const auto refuse = [](const std::string& what) { throw std::runtime_error("growth." + what); };
+  const std::string found = "resolution = " + std::to_string(resolution);
   const auto* const gan = std::get_if<GanConfig>(&model);
-  if (gan == nullptr || gan->growth != GanConfig::Growth::kPhases) {
-    if (point.resolution == 0) return;
-    throw std::runtime_error("growth.resolution is not 0, but the model does not grow");
+  const bool grows = gan != nullptr && gan->growth == GanConfig::Growth::kPhases;
+  if (!grows && resolution != 0) refuse(found + ", and its model does not grow; 0 expected");
+  const bool of_model = grows && resolution >= gan->first_resolution &&
+                        resolution <= gan->resolution &&
+                        std::has_single_bit(static_cast<std::uint64_t>(resolution));
+  if (resolution != 0 && !of_model) {
+    refuse(found + " is no power of two from " + std::to_string(gan->first_resolution) + " to " +
+           std::to_string(gan->resolution));
   }
-  for (int size = gan->first_resolution; size <= gan->resolution; size *= 2) {
-    if (point.resolution != size) continue;
-    if (point.fade > 0 && (size == gan->first_resolution ? point.fade == 1 : point.fade <= 1))
-      return;
-    break;
+  const bool fades = of_model && resolution > gan->first_resolution;
+  if (!(fade > 0 && fade <= 1) || (fade < 1 && !fades)) {
+    refuse("fade = " + json.at("fade").dump() + (fades ? " is outside (0, 1]" : "; 1 expected"));
   }
-  throw std::runtime_error("growth: resolution " + std::to_string(point.resolution) + ", fade " +
-                           std::to_string(point.fade) + " is nothing that the model can be at");
+  return {static_cast<int>(resolution), fade};
 }
 
 CheckpointInfo parse_info(const std::string& text) {
@@ -81,9 +87,7 @@ CheckpointInfo parse_info(const std::string& text) {
   }
   CheckpointInfo info;
   info.model = read_model(json.at("model"));
-  const ordered_json& growth = json.at("growth");
-  info.growth = {growth.at("resolution").get<int>(), growth.at("fade").get<double>()};
-  check_growth(info.model, info.growth);
+  info.growth = read_growth(json.at("growth"), info.model);
   info.step = json.at("step").get<std::uint64_t>();
   info.position.epoch = json.at("epoch").get<std::uint32_t>();
   info.epochs_done = json.at("epochs_done").get<std::uint32_t>();

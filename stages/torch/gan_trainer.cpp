@@ -24,6 +24,18 @@ std::vector<at::Tensor> parts_of(const at::Tensor& tensor, int count, std::size_
   return tensor.chunk(count);
 }
 
+/// Before anything has changed.
+void check_labels(const at::Tensor& labels, std::int64_t count, int classes) {
+  TORCH_CHECK(labels.defined() && labels.dim() == 1 && labels.size(0) == count &&
+                  labels.scalar_type() == at::kLong && labels.is_cpu(),
+              "a model with classes trains on labels, int64 [", count, "] on the CPU; found ",
+              labels.defined() ? labels.toString() : "none");
+  const at::Tensor wrong = labels.lt(0).logical_or(labels.ge(classes));
+  if (!wrong.any().item<bool>()) return;
+  TORCH_CHECK(false, "label ", labels.masked_select(wrong)[0].item<std::int64_t>(),
+              " is outside [0, ", classes, "): the model has ", classes, " classes");
+}
+
 void add_to(at::Tensor& sum, const at::Tensor& value) {
   sum = sum.defined() ? sum + value.detach() : value.detach();
 }
@@ -174,6 +186,7 @@ at::Tensor GanTrainer::train_generator(const at::Tensor& reals, const at::Tensor
 
 std::vector<at::Tensor> GanTrainer::update(const at::Tensor& reals, const at::Tensor& labels) {
   const std::int64_t count = reals.size(0);
+  if (config_.classes > 0) check_labels(labels, count, config_.classes);
   if (config_.growth == GanConfig::Growth::kPhases) {
     set_growth(objective_.growth.at(images(), count, config_));
   }

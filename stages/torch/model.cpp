@@ -59,20 +59,26 @@ int number(const ordered_json& model, const char* name, int min, int max) {
   return static_cast<int>(value);
 }
 
+int size(const ordered_json& model, const char* name, int min, int max) {
+  const int value = number(model, name, min, max);
+  if (std::has_single_bit(static_cast<unsigned>(value))) return value;
+  throw std::runtime_error(std::string("model.") + name + " = " + std::to_string(value) +
+                           " is no power of two");
+}
+
 /// What both kinds of model have.
 template <class Config>
 void read_sizes(const ordered_json& json, Config& model) {
   model.resolution =
-      number(json, "resolution", DcganConfig::kMinResolution, DcganConfig::kMaxResolution);
-  if (!std::has_single_bit(static_cast<unsigned>(model.resolution))) {
-    throw std::runtime_error("model.resolution = " + std::to_string(model.resolution) +
-                             " is no power of two");
-  }
+      size(json, "resolution", DcganConfig::kMinResolution, DcganConfig::kMaxResolution);
   model.latent = number(json, "latent", 1, DcganConfig::kMaxLatent);
   model.channels = number(json, "channels", 1, DcganConfig::kMaxChannels);
   model.channels_d = number(json, "channels_d", 1, DcganConfig::kMaxChannels);
   model.max_channels = number(json, "max_channels", 1, DcganConfig::kMaxChannels);
   model.dropout = json.at("dropout").get<double>();
+  if (!(model.dropout >= 0 && model.dropout < 1)) {
+    throw std::runtime_error("model.dropout = " + json.at("dropout").dump() + " is outside [0, 1)");
+  }
 }
 
 std::shared_ptr<GeneratorNetwork> generator(const DcganConfig& model) {
@@ -134,11 +140,14 @@ ModelConfig read_model(const ordered_json& json) {
     read_sizes(json, model);
     model.blocks = read_enum<GanConfig::Blocks>(json, "blocks", GanConfig::block_names());
     model.norm_g = read_enum<GanConfig::Norm>(json, "norm_g", GanConfig::norm_names());
+    if (model.norm_g == GanConfig::Norm::kSpectral) {
+      throw std::runtime_error("model.norm_g = \"spectral\" is the discriminator's only");
+    }
     model.norm_d = read_enum<GanConfig::Norm>(json, "norm_d", GanConfig::norm_names());
     model.minibatch_stddev = json.at("minibatch_stddev").get<bool>();
     model.classes = number(json, "classes", 0, GanConfig::kMaxClasses);
     model.growth = read_enum<GanConfig::Growth>(json, "growth", GanConfig::growth_names());
-    model.first_resolution = number(json, "first_resolution", 8, model.resolution);
+    model.first_resolution = size(json, "first_resolution", 8, model.resolution);
     return model;
   }
   throw std::runtime_error("its model is \"" + type + "\", expected \"dcgan\" or \"gan\"");

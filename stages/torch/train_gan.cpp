@@ -27,6 +27,11 @@ std::vector<std::string> without(std::vector<std::string> names, const std::stri
   return names;
 }
 
+/// Rounded: 1000 * 1.001 is less than 1001.
+std::uint64_t images_of(const Params& params, const std::string& kimg) {
+  return static_cast<std::uint64_t>(std::llround(1000 * params.real(kimg)));
+}
+
 bool is_size(double number) {
   return number >= 8 && number <= DcganConfig::kMaxResolution && std::floor(number) == number &&
          std::has_single_bit(static_cast<unsigned>(number));
@@ -62,7 +67,9 @@ TrainGan::TrainGan(Params given) : GanTrainStage(kName, std::move(given)) {
     refuse("first_resolution = " + std::to_string(params().integer("first_resolution")) +
            " is not a power of two from 8 to final_resolution");
   }
-  const std::size_t phases = schedule().size();
+  const auto ratio = static_cast<unsigned>(params().integer("final_resolution") /
+                                           params().integer("first_resolution"));
+  const auto phases = static_cast<std::size_t>(std::countr_zero(ratio)) + 1;
   if (!batches.empty() && batches.size() != phases) {
     refuse("phase_batch has " + std::to_string(batches.size()) + " numbers, and there are " +
            std::to_string(phases) + " phases; give one for each, or none");
@@ -86,7 +93,10 @@ ModelConfig TrainGan::model(const StreamInfo& stream) const {
   config.dropout = params().real("dropout");
   config.minibatch_stddev = params().flag("minibatch_stddev");
   config.growth = choice<GanConfig::Growth>(params(), "growth", GanConfig::growth_names());
-  config.first_resolution = static_cast<int>(params().integer("first_resolution"));
+  // Without phases it means nothing, and a checkpoint's has to suit its resolution.
+  if (grows_in_phases()) {
+    config.first_resolution = static_cast<int>(params().integer("first_resolution"));
+  }
   if (grows_in_phases() && config.resolution != params().integer("final_resolution")) {
     refuse("final_resolution = " + std::to_string(params().integer("final_resolution")) +
            ", and the images are " + to_string(stream.shape) + "; they must agree");
@@ -107,7 +117,7 @@ std::vector<Phase> TrainGan::schedule() const {
   for (std::int64_t size = params().integer("first_resolution");
        size <= params().integer("final_resolution"); size *= 2) {
     Phase phase;
-    phase.images = static_cast<std::uint64_t>(1000 * params().real("phase_kimg"));
+    phase.images = images_of(params(), "phase_kimg");
     phase.overrides[params().text("phase_size")] = std::to_string(size);
     if (!batches.empty()) {
       phase.overrides["batch.size"] =
@@ -136,8 +146,8 @@ std::unique_ptr<AdversarialTrainer> TrainGan::make_trainer(const ModelConfig& mo
   objective.augment_p = params().real("augment_p");
   objective.augment_target = params().real("augment_target");
   objective.augment_speed_kimg = params().real("augment_speed_kimg");
-  objective.growth.images = static_cast<std::uint64_t>(1000 * params().real("phase_kimg"));
-  objective.growth.fade_images = static_cast<std::uint64_t>(1000 * params().real("fade_kimg"));
+  objective.growth.images = images_of(params(), "phase_kimg");
+  objective.growth.fade_images = images_of(params(), "fade_kimg");
   return std::make_unique<GanTrainer>(std::get<GanConfig>(model), options, objective);
 }
 
