@@ -48,7 +48,9 @@ class FakeSnapshot : public Snapshot {
   std::uint64_t images() const override { return 1; }
   ImageShape shape() const override { return {4, 4}; }
   std::vector<std::uint8_t> generate(std::uint64_t, std::uint64_t, int) override { return {}; }
-  std::vector<float> discriminate(const std::uint8_t*, const std::int32_t*, int) override { return {}; }
+  std::vector<float> discriminate(const std::uint8_t*, const std::int32_t*, int) override {
+    return {};
+  }
 };
 
 class FakeTrainer : public TrainStage {
@@ -221,6 +223,17 @@ TEST_F(GraphBuilder, ScheduleStartsANewGraphWhereTheLastBatchEnded) {
   probe_ = {};
   run();
   EXPECT_EQ(with_phases, probe_.trained.keys);
+}
+
+TEST_F(GraphBuilder, APhaseShorterThanTheBatchBeforeIsOverBeforeItBegins) {
+  probe_.schedule = {{3, {{"image.fill.size", "2"}}},
+                     {3, {{"image.fill.size", "4"}}},
+                     {10, {{"image.fill.size", "8"}}},
+                     {0, {{"image.fill.size", "16"}}}};
+  load(kStages + "  - {use: train.fake, epochs: 1}\n");
+  run();
+  // 8 images are the first two phases and 2 of the third one's 10.
+  EXPECT_EQ(probe_.widths, (std::vector<int>{2, 8, 16, 16, 16}));
 }
 
 TEST_F(GraphBuilder, ScheduleIsCheckedBeforeAnythingRuns) {

@@ -215,5 +215,93 @@ TEST_F(CheckpointTest, WhatIsNoCheckpointIsRefusedWithAReason) {
   EXPECT_MENTIONS(error_of([&] { load_checkpoint(run_); }), "no plain file name");
 }
 
+// --- Models of train.gan
+
+GanConfig unusual_gan() {
+  GanConfig config;
+  config.resolution = 32;
+  config.latent = 5;
+  config.channels = 3;
+  config.channels_d = 2;
+  config.max_channels = 7;
+  config.blocks = GanConfig::Blocks::kResidual;
+  config.norm_g = GanConfig::Norm::kNone;
+  config.norm_d = GanConfig::Norm::kBatch;
+  config.dropout = 0.125;
+  config.minibatch_stddev = true;
+  config.classes = 9;
+  config.growth = GanConfig::Growth::kPhases;
+  config.first_resolution = 16;
+  return config;
+}
+
+TEST(ModelJson, OfAGanComesBackAsItWas) {
+  const auto json = model_json(unusual_gan());
+  const auto read = std::get<GanConfig>(read_model(json));
+  EXPECT_EQ(model_json(read), json);
+  EXPECT_EQ(read.resolution, 32);
+  EXPECT_EQ(read.latent, 5);
+  EXPECT_EQ(read.channels, 3);
+  EXPECT_EQ(read.channels_d, 2);
+  EXPECT_EQ(read.max_channels, 7);
+  EXPECT_EQ(read.blocks, GanConfig::Blocks::kResidual);
+  EXPECT_EQ(read.norm_g, GanConfig::Norm::kNone);
+  EXPECT_EQ(read.norm_d, GanConfig::Norm::kBatch);
+  EXPECT_EQ(read.dropout, 0.125);
+  EXPECT_TRUE(read.minibatch_stddev);
+  EXPECT_EQ(read.classes, 9);
+  EXPECT_EQ(read.growth, GanConfig::Growth::kPhases);
+  EXPECT_EQ(read.first_resolution, 16);
+  EXPECT_NE(model_json(GanConfig{}), json);
+  EXPECT_EQ(model_json(read_model(model_json(GanConfig{}))), model_json(GanConfig{}));
+}
+
+TEST_F(CheckpointTest, HostileValuesOfAGanAreNamed) {
+  Checkpoint checkpoint;
+  checkpoint.info.model = unusual_gan();
+  checkpoint.info.growth = {32, 0.25};
+  const fs::path file = folder().save(checkpoint, 2);
+  EXPECT_EQ(load_checkpoint(file).info.growth, (GrowthPoint{32, 0.25}));
+  const Safetensors good = read_safetensors(file);
+  const auto with = [&](const char* section, const char* name, const nlohmann::json& value) {
+    nlohmann::json metadata = nlohmann::json::parse(good.metadata.at("gan_pipeline"));
+    metadata[section][name] = value;
+    Safetensors bad = good;
+    bad.metadata["gan_pipeline"] = metadata.dump();
+    write_safetensors(run_ / "bad.safetensors", bad);
+    return error_of([&] { load_checkpoint(run_ / "bad.safetensors"); });
+  };
+  const std::vector<std::pair<const char*, std::vector<nlohmann::json>>> wrong = {
+      {"resolution", {0, -16, 8, 24, 1024, 1LL << 40, (1LL << 32) + 32}},
+      {"latent", {0, -1, 4097, 1LL << 32}},
+      {"channels", {0, -1, 4097, 1LL << 32}},
+      {"channels_d", {0, -1, 4097}},
+      {"max_channels", {0, -1, 4097}},
+      {"blocks", {"dense", ""}},
+      {"norm_g", {"layer", "spectral"}},
+      {"norm_d", {"layer", ""}},
+      {"dropout", {-0.1, 1, 1.5, 1e300}},
+      {"classes", {-1, 100001, 1LL << 32}},
+      {"growth", {"fast", ""}},
+      {"first_resolution", {0, 4, 24, 64, -8, 1LL << 32}}};
+  for (const auto& [name, values] : wrong) {
+    for (const nlohmann::json& value : values) {
+      EXPECT_MENTIONS(with("model", name, value), std::string("model.") + name);
+    }
+  }
+  for (const nlohmann::json& value :
+       std::vector<nlohmann::json>{8, 24, 64, -1, 1LL << 32, (1LL << 32) + 32}) {
+    EXPECT_MENTIONS(with("growth", "resolution", value), "growth.resolution = ");
+  }
+  for (const nlohmann::json& value : std::vector<nlohmann::json>{0, -0.5, 1.5, 1e300}) {
+    EXPECT_MENTIONS(with("growth", "fade", value), "growth.fade = ");
+  }
+  // There is nothing to fade in from at the first resolution.
+  EXPECT_MENTIONS(with("growth", "resolution", 16), "growth.fade = 0.25; 1 expected");
+  EXPECT_MENTIONS(with("model", "growth", "skip"),
+                  "growth.resolution = 32, and its model does not");
+  EXPECT_EQ(with("growth", "fade", 0.5), "no DataError");
+}
+
 }  // namespace
 }  // namespace gp
