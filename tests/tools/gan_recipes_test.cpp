@@ -145,9 +145,18 @@ TEST_F(GanRecipes, GrowingIsStoppedAndKilledAnywhereAndGoesOnToTheSameEnd) {
 }
 
 TEST_F(GanRecipes, CheckpointsOfAnEarlyPhaseGivePicturesOfFullSize) {
-  configure(kPhases);
+  configure(kPhases + std::string("  - {use: evaluate.quality, every: 100000, n_fake: 9, seed: 3, "
+                                  "reference: {draws: 9}}\n"));
   ToolResult result = start("run", "--max-steps 4");
   ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json during = json::parse(read_text(run("run") / "evaluation.jsonl"));
+  result = testing::run_tool("gan-pipeline",
+                             "evaluate " + quoted(run("run")) + " --device cpu --threads 1 --json");
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json after = json::parse(result.out);
+  EXPECT_EQ(after.at("metrics").at("frechet_distance"),
+            during.at("metrics").at("frechet_distance"));
+  EXPECT_EQ(after.at("accuracy"), during.at("accuracy"));
   for (const std::string& name : checkpoints(run("run"))) {  // 8 x 8, and 16 x 16 in a fade
     SCOPED_TRACE(name);
     const fs::path file = run("run") / "checkpoints" / name;
