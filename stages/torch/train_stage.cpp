@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstdio>
 #include <limits>
+#include <vector>
 
 #include "pipeline/error.hpp"
 #include "pipeline/log.hpp"
@@ -50,7 +51,30 @@ struct BlankBatch {
   at::Tensor pixels, labels;
 };
 
-TrainerOptions trainer_options(const Params& params, const RunInfo& run, const StreamInfo& stream) {
+/// Steps of all epochs, as far as that is known before rejects.
+std::uint64_t steps_of_training(const Params& params, const StreamInfo& stream,
+                                const std::vector<Phase>& phases) {
+  const auto epochs = static_cast<std::uint64_t>(params.integer("epochs"));
+  const auto steps_per_epoch = static_cast<std::uint64_t>(params.integer("steps_per_epoch"));
+  if (steps_per_epoch > 0) return epochs * steps_per_epoch;
+  if (stream.batch_size <= 0) return 0;
+  auto batch = static_cast<std::uint64_t>(stream.batch_size);
+  std::uint64_t images = epochs * (stream.source_size / batch * batch);
+  std::uint64_t steps = 0;
+  for (std::size_t i = 0; i < phases.size(); ++i) {
+    const auto given = phases[i].overrides.find("batch.size");
+    batch = given == phases[i].overrides.end() ? static_cast<std::uint64_t>(stream.batch_size)
+                                               : std::stoull(given->second);
+    if (i + 1 == phases.size()) break;
+    const std::uint64_t here = std::min(images, phases[i].images);
+    steps += here / batch;
+    images -= here;
+  }
+  return steps + images / batch;
+}
+
+TrainerOptions trainer_options(const Params& params, const RunInfo& run, const StreamInfo& stream,
+                               const std::vector<Phase>& phases) {
   TrainerOptions options;
   options.seed = run.seed;
   options.learning_rate = params.real("learning_rate");
@@ -61,7 +85,7 @@ TrainerOptions trainer_options(const Params& params, const RunInfo& run, const S
   options.label_smoothing = params.real("label_smoothing");
   options.schedule.shape = LearningRateSchedule::shape_of(params.text("schedule"));
   options.schedule.warm_up = static_cast<std::uint64_t>(params.integer("warm_up"));
-  options.schedule.steps = steps_of_training(params, stream);
+  options.schedule.steps = steps_of_training(params, stream, phases);
   options.d_steps = static_cast<int>(params.integer("d_steps"));
   options.accumulate = static_cast<int>(params.integer("accumulate"));
   options.ema = params.real("ema");
@@ -102,7 +126,7 @@ int GanTrainStage::square_size(const ImageShape& shape) const {
 
 std::unique_ptr<AdversarialTrainer> GanTrainStage::make_trainer(const RunInfo& run,
                                                                 const StreamInfo& stream) const {
-  return make_trainer(model(stream), trainer_options(params_, run, stream));
+  return make_trainer(model(stream), trainer_options(params_, run, stream, schedule()));
 }
 
 std::unique_ptr<AdversarialTrainer> GanTrainStage::make_grown_trainer(

@@ -92,14 +92,6 @@ BalanceSettings balance_settings(const std::string& stage, const Params& params)
 
 }  // namespace
 
-std::uint64_t steps_of_training(const Params& params, const StreamInfo& stream) {
-  auto steps = static_cast<std::uint64_t>(params.integer("steps_per_epoch"));
-  if (steps == 0 && stream.batch_size > 0) {
-    steps = stream.source_size / static_cast<std::uint64_t>(stream.batch_size);
-  }
-  return steps * static_cast<std::uint64_t>(params.integer("epochs"));
-}
-
 TrainingLoop::TrainingLoop(std::string stage, const Params& params, EndContext& context,
                            MakeTrainer make_trainer, bool ahead)
     : stage_(std::move(stage)),
@@ -429,7 +421,7 @@ void TrainingLoop::report(bool at_once) {
 }
 
 double TrainingLoop::seconds_left() const {
-  double steps = static_cast<double>(steps_of_training(params_, context_.stream));
+  double steps = static_cast<double>(trainer_->options().schedule.steps);
   if (context_.max_steps > 0) {
     const auto limit = static_cast<double>(context_.max_steps);
     steps = steps > 0 ? std::min(steps, limit) : limit;

@@ -115,7 +115,4 @@ class TrainingLoop {
   double waited_share_ = 0;
 };
 
-/// Steps of all its epochs, as far as that is known before rejects.
-std::uint64_t steps_of_training(const Params& params, const StreamInfo& stream);
-
 }  // namespace gp

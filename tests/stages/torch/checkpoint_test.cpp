@@ -259,6 +259,7 @@ TEST(ModelJson, OfAGanComesBackAsItWas) {
 TEST_F(CheckpointTest, HostileValuesOfAGanAreNamed) {
   Checkpoint checkpoint;
   checkpoint.info.model = unusual_gan();
+  checkpoint.info.class_names.resize(static_cast<std::size_t>(classes_of(checkpoint.info.model)));
   checkpoint.info.growth = {32, 0.25};
   const fs::path file = folder().save(checkpoint, 2);
   EXPECT_EQ(load_checkpoint(file).info.growth, (GrowthPoint{32, 0.25}));

@@ -480,6 +480,7 @@ TEST_P(GanTrainerState, GoesOnFromACheckpointAsIfNothingHadBeen) {
     Checkpoint checkpoint;
     checkpoint.tensors = copy_of(whole.state());
     checkpoint.info.model = whole.model();
+    checkpoint.info.class_names.resize(static_cast<std::size_t>(classes_of(whole.model())));
     checkpoint.info.growth = whole.growth();
     checkpoint.info.step = whole.steps();
     checkpoint.info.average = whole.has_average();

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -45,6 +46,7 @@ class GrowingStream : public BatchStream {
     batch->shape = {size, size};
     batch->epoch = start_.epoch;
     batch->end_of_epoch = end;
+    batch->counts.read = batch->counts.batched = start_.next + (end ? 0 : kBatch);
     if (end) {
       batch->next = start_.next;
       start_.next = 0;
@@ -109,7 +111,9 @@ class TrainGanTest : public testing::Test {
     values_["phase_kimg"] = phase_kimg;
     values_["fade_kimg"] = fade_kimg;
   }
-  StreamInfo info(int size) const { return {{size, size}, kBatch, 3 * kBatch, {}, "digest"}; }
+  StreamInfo info(int size) const {
+    return {{size, size}, kBatch, 3 * kBatch, class_names_, "digest"};
+  }
 
   void train(const std::string& name, BatchStream& stream, int size, std::uint64_t max_steps = 0,
              const SavedTraining* resume = nullptr) {
@@ -138,6 +142,7 @@ class TrainGanTest : public testing::Test {
   RunInfo run_;
   Log log_;
   std::map<std::string, Value> values_;
+  std::vector<std::string> class_names_;
 };
 
 #define EXPECT_MENTIONS(text, part) EXPECT_NE((text).find(part), std::string::npos) << (text)
@@ -211,6 +216,67 @@ TEST_F(TrainGanTest, ClassesMustBeThere) {
   StreamInfo stream = info(16);
   stream.class_names = {"a", "b"};
   EXPECT_EQ(refusal_of(stream), "no ConfigError");
+}
+
+/// toy_stream() of one epoch of three batches, labelled; `bad` gets a label that is none.
+std::vector<std::shared_ptr<const Batch>> labelled_stream(int classes, int bad = -1) {
+  std::vector<std::shared_ptr<const Batch>> all;
+  int number = 0;
+  for (const auto& given : toy_stream(16, kBatch, 3, 3)) {
+    auto batch = std::make_shared<Batch>(*given);
+    for (std::int32_t& label : batch->labels)
+      label = number == bad ? -1 : number % classes, ++number;
+    all.push_back(batch);
+  }
+  return all;
+}
+
+TEST_F(TrainGanTest, DrawsByClass) {
+  values_["conditional"] = true;
+  class_names_ = {"jet", "glider", "never seen"};
+  VectorBatchStream stream(labelled_stream(2));
+  train("run", stream, 16);
+  EXPECT_TRUE(fs::exists(root_ / "run/samples/classes_000003.png"));
+  const Checkpoint checkpoint = end_of("run");
+  EXPECT_EQ(checkpoint.info.class_names, class_names_);
+  EXPECT_TRUE(
+      at::equal(checkpoint.tensors.at("trainer.class_counts"), at::tensor({36, 36, 0}, at::kLong)));
+
+  GanSnapshot snapshot(checkpoint, at::kCPU, "test");
+  EXPECT_EQ(snapshot.class_names(), class_names_);
+  // Classes are drawn as often as they were seen, and images are those of their class.
+  const std::vector<std::int32_t> labels = snapshot.labels(5, 0, 400);
+  const auto jets = std::count(labels.begin(), labels.end(), 0);
+  EXPECT_EQ(std::count(labels.begin(), labels.end(), 2), 0);
+  EXPECT_NEAR(static_cast<double>(jets), 200, 45);  // 4.5 standard deviations
+  EXPECT_EQ(snapshot.labels(5, 7, 3), (std::vector<std::int32_t>{labels[7], labels[8], labels[9]}));
+  const std::vector<std::uint8_t> images = snapshot.generate(5, 0, 40);
+  const std::size_t bytes = snapshot.shape().bytes();
+  for (const int i : {0, 1, 2, 33, 39}) {
+    const auto at = static_cast<std::size_t>(i);
+    const std::vector<std::uint8_t> same =
+        snapshot.generate_class(5, static_cast<std::uint64_t>(i), 1, labels[at]);
+    EXPECT_TRUE(std::equal(same.begin(), same.end(), images.begin() + at * bytes)) << i;
+    const std::vector<std::uint8_t> other =
+        snapshot.generate_class(5, static_cast<std::uint64_t>(i), 1, 1 - labels[at]);
+    EXPECT_NE(same, other) << i;
+  }
+  const std::vector<std::int32_t> all_jets(40, 0), all_gliders(40, 1);
+  EXPECT_NE(snapshot.discriminate(images.data(), all_jets.data(), 40),
+            snapshot.discriminate(images.data(), all_gliders.data(), 40));
+}
+
+TEST_F(TrainGanTest, AnImageWithoutALabelIsNamed) {
+  values_["conditional"] = true;
+  class_names_ = {"jet", "glider"};
+  VectorBatchStream stream(labelled_stream(2, 13));
+  try {
+    train("run", stream, 16);
+    FAIL() << "no DataError";
+  } catch (const DataError& error) {
+    EXPECT_MENTIONS(std::string(error.what()), "train.gan: 'toy/13' has label -1");
+    EXPECT_MENTIONS(std::string(error.what()), "from 0 to 1");
+  }
 }
 
 // --- Phases
