@@ -202,9 +202,14 @@ std::int32_t class_number(const std::string& given, const std::vector<std::strin
       static_cast<std::size_t>(number) < names.size()) {
     return number;
   }
+  constexpr std::size_t kMostListed = 30;
+  std::string some;
+  for (std::size_t i = 0; i < std::min(names.size(), kMostListed); ++i) {
+    some += (i == 0 ? "'" : ", '") + names[i] + "'";
+  }
+  if (names.size() > kMostListed) some += " ..";
   const std::string near = nearest_name(given, names);
-  throw ConfigError("--class " + given + ": there is no such class among " +
-                    std::to_string(names.size()) +
+  throw ConfigError("--class " + given + " is not one of " + some +
                     (near.empty() ? "" : "; did you mean '" + near + "'?"));
 }
 

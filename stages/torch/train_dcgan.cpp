@@ -10,14 +10,7 @@ namespace gp {
 TrainDcgan::TrainDcgan(Params params) : GanTrainStage("train.dcgan", std::move(params)) {}
 
 ModelConfig TrainDcgan::model(const StreamInfo& stream) const {
-  DcganConfig config;
-  config.resolution = square_size(stream.shape);
-  config.latent = static_cast<int>(params().integer("latent"));
-  config.channels = static_cast<int>(params().integer("channels"));
-  config.channels_d = params().has("channels_d") ? static_cast<int>(params().integer("channels_d"))
-                                                 : config.channels;
-  config.max_channels = static_cast<int>(params().integer("max_channels"));
-  config.dropout = params().real("dropout");
+  auto config = sizes<DcganConfig>(stream);
   config.exact = params().flag("exact");
   return config;
 }

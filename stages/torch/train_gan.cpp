@@ -80,17 +80,10 @@ TrainGan::TrainGan(Params given) : GanTrainStage(kName, std::move(given)) {
 }
 
 ModelConfig TrainGan::model(const StreamInfo& stream) const {
-  GanConfig config;
-  config.resolution = square_size(stream.shape);
-  config.latent = static_cast<int>(params().integer("latent"));
-  config.channels = static_cast<int>(params().integer("channels"));
-  config.channels_d = params().has("channels_d") ? static_cast<int>(params().integer("channels_d"))
-                                                 : config.channels;
-  config.max_channels = static_cast<int>(params().integer("max_channels"));
+  auto config = sizes<GanConfig>(stream);
   config.blocks = choice<GanConfig::Blocks>(params(), "blocks", GanConfig::block_names());
   config.norm_g = choice<GanConfig::Norm>(params(), "norm_g", GanConfig::norm_names());
   config.norm_d = choice<GanConfig::Norm>(params(), "norm_d", GanConfig::norm_names());
-  config.dropout = params().real("dropout");
   config.minibatch_stddev = params().flag("minibatch_stddev");
   config.growth = choice<GanConfig::Growth>(params(), "growth", GanConfig::growth_names());
   // Without phases it means nothing, and a checkpoint's has to suit its resolution.

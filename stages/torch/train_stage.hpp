@@ -38,12 +38,25 @@ class GanTrainStage : public TrainStage {
   /// measured from there.
   virtual std::uint64_t images_until_grown() const { return 0; }
 
-  /// The side of square images of a power of two. Throws ConfigError for any others.
-  int square_size(const ImageShape& shape) const;
+  /// A model's configuration with the sizes, which all have. Throws ConfigError for images that are
+  /// not squares of a power of two.
+  template <class Config>
+  Config sizes(const StreamInfo& stream) const {
+    Config config;
+    config.resolution = square_size(stream.shape);
+    config.latent = static_cast<int>(params_.integer("latent"));
+    config.channels = static_cast<int>(params_.integer("channels"));
+    config.channels_d = params_.has("channels_d") ? static_cast<int>(params_.integer("channels_d"))
+                                                  : config.channels;
+    config.max_channels = static_cast<int>(params_.integer("max_channels"));
+    config.dropout = params_.real("dropout");
+    return config;
+  }
   const Params& params() const { return params_; }
   const std::string& name() const { return name_; }
 
  private:
+  int square_size(const ImageShape& shape) const;
   std::unique_ptr<AdversarialTrainer> make_trainer(const RunInfo& run,
                                                    const StreamInfo& stream) const;
   std::unique_ptr<AdversarialTrainer> make_grown_trainer(const RunInfo& run,
