@@ -238,12 +238,18 @@ BenchResult bench_pipeline(const LoadedConfig& loaded, const BenchRequest& reque
                       request.until != pipeline.end_address();
   const bool runs_end = pipeline.end() != nullptr && !pipeline.end_is_sink() && !is_cut &&
                         request.until != kBatchStage;
+  if (runs_end && !pipeline.phases().empty()) {
+    throw ConfigError("'" + pipeline.end_address() +
+                      "' trains in phases, so its stages have no one speed: --trainer measures a "
+                      "step at full size, --until " +
+                      std::string(kBatchStage) + " the data for it");
+  }
   if (is_cut) pipeline.cut_off_after(request.until);
   const ThreadSplit threads = runs_end ? choose_threads(pipeline, log)
                                        : split_threads(loaded.config.run.threads, true, false);
 
   const auto stream = pipeline.open_endless(threads.data);
-  MeasuredStream measured(*stream, *pipeline.first_data().chain, request.seconds);
+  MeasuredStream measured(*stream, *pipeline.data().chain, request.seconds);
   if (runs_end) {
     const RunInfo run = make_run_info(pipeline, threads.end, {});
     EndContext context{run, pipeline.stream_info(), measured, log, {}, 0, {}};

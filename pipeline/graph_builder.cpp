@@ -166,6 +166,11 @@ Pipeline::Pipeline(Config config) : config_(std::move(config)) {
             override_params(stage, found->second, "schedule of '" + end_address_ + "'");
         prepared.batch_size = static_cast<int>(params.integer("size"));
       }
+      if (prepared.data.order->size() < static_cast<std::uint64_t>(prepared.batch_size)) {
+        throw DataError("the schedule of '" + end_address_ + "' has batches of " +
+                        std::to_string(prepared.batch_size) + ", and the source has only " +
+                        std::to_string(prepared.data.order->size()) + " samples");
+      }
       phases_.push_back(std::move(prepared));
     }
   }
@@ -292,7 +297,8 @@ class Pipeline::PhasedStream : public BatchStream {
   void open() {
     const PreparedPhase& phase = phases_[phase_];
     options_.batch_size = phase.batch_size;
-    options_.max_in_flight = std::max(options_.max_in_flight, phase.batch_size);
+    // Two: a trainer may ask for the next one before it lets go of the last.
+    options_.max_in_flight = std::max(options_.max_in_flight, 2 * phase.batch_size);
     stream_ = std::make_unique<GraphStream>(*phase.data.source, *phase.data.chain, phase.data.order,
                                             options_);
   }
@@ -328,13 +334,11 @@ std::unique_ptr<BatchStream> Pipeline::open_stream(int threads, Trace* trace,
 }
 
 std::unique_ptr<GraphStream> Pipeline::open_endless(int threads) const {
-  const DataPath& data = first_data();
-  GraphOptions options =
-      graph_options(threads, phases_.empty() ? batch_size_ : phases_.front().batch_size);
+  GraphOptions options = graph_options(threads, batch_size_);
   options.epochs = std::numeric_limits<std::uint32_t>::max();
   options.keep_last = keep_last_;
   options.discard = cut_off_;
-  return std::make_unique<GraphStream>(*data.source, *data.chain, data.order, options);
+  return std::make_unique<GraphStream>(*data_.source, *data_.chain, data_.order, options);
 }
 
 void Pipeline::cut_off_after(const std::string& address) {
@@ -344,7 +348,7 @@ void Pipeline::cut_off_after(const std::string& address) {
     names.push_back(stage.address);
     if (stage.address != address) continue;
     cut_off_ = true;
-    first_data().chain->cut_off(static_cast<int>(names.size()) - 1);
+    data_.chain->cut_off(static_cast<int>(names.size()) - 1);
     return;
   }
   std::string list;

@@ -46,9 +46,7 @@ class Pipeline : public StreamFactory {
   /// the trainer's schedule, one graph after the other. `start`: for a training that is resumed.
   std::unique_ptr<BatchStream> open_stream(int threads, Trace* trace = nullptr,
                                            StreamPosition start = {}) const;
-  /// What the stream starts with: the data of the schedule's first phase where there is one.
-  const DataPath& first_data() const { return phases_.empty() ? data_ : phases_.front().data; }
-  /// For measuring: the trainer's first graph, with epochs without end. After `cut_off_after` its
+  /// For measuring: the data as the stages say, without the schedule, with epochs without end. After `cut_off_after` its
   /// batches count images and hold none.
   std::unique_ptr<GraphStream> open_endless(int threads) const;
   /// Leaves out the data stages after `address`, for measuring. Throws ConfigError for what is no

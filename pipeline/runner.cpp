@@ -351,7 +351,13 @@ fs::path run_pipeline(const LoadedConfig& loaded, const RunRequest& request, Log
   }
   evaluations.sync();
   write_trace();
-  for (const auto& [event, count] : pipeline.data().chain->events().get()) {
+  std::vector<const DataPath*> paths = pipeline.phases();
+  if (paths.empty()) paths.push_back(&pipeline.data());
+  std::map<std::string, std::uint64_t> events;
+  for (const DataPath* path : paths) {
+    for (const auto& [event, count] : path->chain->events().get()) events[event] += count;
+  }
+  for (const auto& [event, count] : events) {
     log.info("data: " + event + ": " + std::to_string(count) + (count == 1 ? " image" : " images"));
   }
   if (request.stop.stop_requested()) {

@@ -134,7 +134,8 @@ int replay_command(const std::vector<std::string>& arguments) {
   options.positional("CONFIG").with_config_options();
   options.add()("key", po::value<std::string>()->value_name("K"),
                 "the sample's key, as in rejects.jsonl")(
-      "epoch", po::value<std::int64_t>()->value_name("E"), "counted from 1, as in metrics.jsonl")(
+      "epoch", po::value<std::int64_t>()->value_name("E"),
+      "of the data, counted from 1: `epoch` in metrics.jsonl, or `data_epoch` where there is one")(
       "out", po::value<std::string>()->value_name("DIR"),
       "folder to write to; made where it is missing")(
       "phase", po::value<int>()->value_name("N"),

@@ -53,7 +53,8 @@ std::string write_info(const CheckpointInfo& info) {
         {"epoch", info.progress.epoch.json()},
         {"bad_steps", info.progress.bad_steps},
         {"bad_in_a_row", info.progress.bad_in_a_row},
-        {"balance", info.progress.balance}}}}  // Paths need not be UTF-8.
+        {"balance", info.progress.balance},
+        {"findings", info.progress.findings}}}}  // Paths need not be UTF-8.
       .dump(-1, ' ', false, ordered_json::error_handler_t::replace);
 }
 
@@ -111,11 +112,14 @@ CheckpointInfo parse_info(const std::string& text) {
                              " classes, and it names " + std::to_string(info.class_names.size()));
   }
   const ordered_json& progress = json.at("progress");
-  info.progress = {
-      progress.at("metrics_step").get<std::uint64_t>(), progress.at("rejects").get<std::uint64_t>(),
-      StepMeans::read_json(progress.at("line")),        StepMeans::read_json(progress.at("epoch")),
-      progress.at("bad_steps").get<std::uint64_t>(),    progress.at("bad_in_a_row").get<int>(),
-      progress.at("balance").get<std::string>()};
+  info.progress = {progress.at("metrics_step").get<std::uint64_t>(),
+                   progress.at("rejects").get<std::uint64_t>(),
+                   StepMeans::read_json(progress.at("line")),
+                   StepMeans::read_json(progress.at("epoch")),
+                   progress.at("bad_steps").get<std::uint64_t>(),
+                   progress.at("bad_in_a_row").get<int>(),
+                   progress.at("balance").get<std::string>(),
+                   progress.at("findings").get<std::vector<std::string>>()};
   return info;
 }
 
@@ -288,7 +292,7 @@ void export_generator(const Checkpoint& checkpoint, const fs::path& file) {
       {"growth", {{"resolution", info.growth.resolution}, {"fade", info.growth.fade}}},
       {"average", info.average},
       {"step", info.step},
-      {"epoch", info.position.epoch},
+      {"epoch", info.epochs_done},
       {"images", info.position.images},
       {"seed", info.seed},
       {"class_names", info.class_names}}.dump();

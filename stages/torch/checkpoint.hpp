@@ -34,13 +34,14 @@ struct CheckpointInfo {
 
   /// What was measured so far, besides the files of the run.
   struct Progress {
-    std::uint64_t metrics_step = 0;  ///< of the last line of metrics.jsonl
-    std::uint64_t rejects = 0;       ///< lines of rejects.jsonl
-    StepMeans line;                  ///< steps after metrics_step
-    StepMeans epoch;                 ///< steps of the current epoch
-    std::uint64_t bad_steps = 0;     ///< whose losses or gradients were not finite
-    int bad_in_a_row = 0;            ///< the last ones of them, see `on_nan`
-    std::string balance = {};        ///< JSON of the BalanceMonitor
+    std::uint64_t metrics_step = 0;          ///< of the last line of metrics.jsonl
+    std::uint64_t rejects = 0;               ///< lines of rejects.jsonl
+    StepMeans line;                          ///< steps after metrics_step
+    StepMeans epoch;                         ///< steps of the current epoch
+    std::uint64_t bad_steps = 0;             ///< whose losses or gradients were not finite
+    int bad_in_a_row = 0;                    ///< the last ones of them, see `on_nan`
+    std::string balance = {};                ///< JSON of the BalanceMonitor
+    std::vector<std::string> findings = {};  ///< JSON of those that are in no line yet
   } progress;
 };
 

@@ -21,7 +21,8 @@ DeviceFeed::Item DeviceFeed::take() {
   if (device_.is_cpu()) return item;
   // torch's pinned memory is not given out again before the copies from it are done.
   const c10::impl::VirtualGuardImpl guard(device_.type());
-  const c10::StreamGuard on_side(guard.getStreamFromGlobalPool(device_));
+  if (!side_) side_ = guard.getStreamFromGlobalPool(device_);
+  const c10::StreamGuard on_side(*side_);
   item.pixels = item.pixels.pin_memory().to(device_, /*non_blocking=*/true);
   copied_.emplace(device_.type());
   copied_->record(on_side.current_stream());

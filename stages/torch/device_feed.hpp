@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/Event.h>
+#include <c10/core/Stream.h>
 
 #include <exception>
 #include <memory>
@@ -42,6 +43,7 @@ class DeviceFeed {
   bool fetched_ = false;
   Item item_;
   std::exception_ptr error_;
+  std::optional<c10::Stream> side_;   ///< that copies
   std::optional<c10::Event> copied_;  ///< of item_, where it is copied on another stream
 };
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "pipeline/error.hpp"
 #include "pipeline/files.hpp"
 #include "stages/torch/random_tensor.hpp"
 
@@ -142,8 +143,12 @@ std::vector<float> GanSnapshot::discriminate(const std::uint8_t* images, const s
   at::Tensor pixels = at::zeros({kBlock, resolution, resolution, kChannels}, at::kByte);
   for (int done = 0; done < count; done += kBlock) {
     const int n = std::min(kBlock, count - done);
-    std::memcpy(pixels.data_ptr<std::uint8_t>(), images + static_cast<std::size_t>(done) * bytes,
-                static_cast<std::size_t>(n) * bytes);
+    // The last block is filled up with its own images: others would change what minibatch standard
+    // deviation says about them.
+    for (int i = 0; i < kBlock; ++i) {
+      std::memcpy(pixels.data_ptr<std::uint8_t>() + static_cast<std::size_t>(i) * bytes,
+                  images + static_cast<std::size_t>(done + i % n) * bytes, bytes);
+    }
     at::Tensor block = to_signed(pixels.to(device_));
     if (growth_.resolution > 0 && growth_.resolution < resolution) {
       const int factor = resolution / growth_.resolution;
@@ -152,7 +157,15 @@ std::vector<float> GanSnapshot::discriminate(const std::uint8_t* images, const s
     at::Tensor classes;
     if (classes_of(model_) > 0) {
       classes = at::zeros({kBlock}, at::kLong);
-      for (int i = 0; i < n; ++i) classes[i] = labels[done + i];
+      for (int i = 0; i < kBlock; ++i) {
+        const std::int32_t label = labels[done + i % n];
+        if (label < 0 || label >= classes_of(model_)) {
+          throw DataError("an image to evaluate with has label " + std::to_string(label) +
+                          ", and this model was trained on " + std::to_string(classes_of(model_)) +
+                          " classes; reference and held-out data need those of the training");
+        }
+        classes[i] = label;
+      }
       classes = classes.to(device_);
     }
     const at::Tensor result = discriminator_->judge(block, classes).cpu();

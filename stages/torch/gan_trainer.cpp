@@ -36,6 +36,14 @@ void check_labels(const at::Tensor& labels, std::int64_t count, int classes) {
               " is outside [0, ", classes, "): the model has ", classes, " classes");
 }
 
+/// Reals while new layers fade in: as sharp as the fakes can be (Karras et al. 2018, appendix A.1).
+at::Tensor faded(const at::Tensor& images, double fade) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor coarse =
+      at::upsample_nearest2d(at::avg_pool2d(images, {2, 2}), {images.size(2), images.size(3)});
+  return coarse.lerp(images, fade);
+}
+
 void add_to(at::Tensor& sum, const at::Tensor& value) {
   sum = sum.defined() ? sum + value.detach() : value.detach();
 }
@@ -184,12 +192,13 @@ at::Tensor GanTrainer::train_generator(const at::Tensor& reals, const at::Tensor
   return sum;
 }
 
-std::vector<at::Tensor> GanTrainer::update(const at::Tensor& reals, const at::Tensor& labels) {
-  const std::int64_t count = reals.size(0);
+std::vector<at::Tensor> GanTrainer::update(const at::Tensor& sharp, const at::Tensor& labels) {
+  const std::int64_t count = sharp.size(0);
   if (config_.classes > 0) check_labels(labels, count, config_.classes);
   if (config_.growth == GanConfig::Growth::kPhases) {
     set_growth(objective_.growth.at(images(), count, config_));
   }
+  const at::Tensor reals = growth().fade < 1 ? faded(sharp, growth().fade) : sharp;
   at::Tensor classes;
   if (config_.classes > 0) {
     class_counts_ += at::bincount(labels, {}, config_.classes);
@@ -223,7 +232,15 @@ std::vector<at::Tensor> GanTrainer::update(const at::Tensor& reals, const at::Te
     if (i == 0) measured = done;  // before the first update; norms are the largest, to find NaN
     norm_d = i == 0 ? done.norm : at::maximum(norm_d, done.norm);
   }
-  if (adaptive_) adaptive_->add(measured.logits_real);
+
+  // Without pairs a logit says on its own what D holds an image for; with them only differences do.
+  const bool pairs = needs_pairs(objective_.loss);
+  const double border = objective_.loss == GanLoss::kLeastSquares ? 0.5 : 0;
+  const at::Tensor& real = measured.logits_real;
+  const at::Tensor& fake = measured.logits_fake;
+  const at::Tensor for_real = pairs ? real - fake : real - border;
+  if (watches()) watch(reals, fakes, augment_p() > 0 ? augmented(reals, "real") : at::Tensor());
+  if (adaptive_) adaptive_->add(for_real);
 
   set_trainable(*discriminator_, false);
   const at::Tensor loss_g = train_generator(reals, z, again ? at::Tensor() : fakes, classes);
@@ -232,13 +249,7 @@ std::vector<at::Tensor> GanTrainer::update(const at::Tensor& reals, const at::Te
   optimizer_g().step(learning_rate_factor());
 
   const at::NoGradGuard no_grad;
-  if (watches()) watch(reals, fakes, augment_p() > 0 ? augmented(reals, "real") : at::Tensor());
-  const at::Tensor& real = measured.logits_real;
-  const at::Tensor& fake = measured.logits_fake;
-  // Without pairs a logit says on its own what D holds an image for; with them only differences do.
-  const bool pairs = needs_pairs(objective_.loss);
-  const double border = objective_.loss == GanLoss::kLeastSquares ? 0.5 : 0;
-  const at::Tensor right_real = pairs ? real.gt(fake) : real.gt(border);
+  const at::Tensor right_real = for_real.gt(0);
   const at::Tensor right_fake = pairs ? right_real : fake.le(border);
   const at::Tensor none =
       at::full({}, std::numeric_limits<float>::quiet_NaN(), at::kFloat).to(options().device);
@@ -253,7 +264,7 @@ std::vector<at::Tensor> GanTrainer::update(const at::Tensor& reals, const at::Te
                                  norm_d,
                                  norm_d,
                                  norm_g,
-                                 (pairs ? real - fake : real - border).sign().mean()};
+                                 for_real.sign().mean()};
   if (objective_.r1 > 0) values.push_back(measured.r1.defined() ? measured.r1 : none);
   if (objective_.r2 > 0) values.push_back(measured.r2.defined() ? measured.r2 : none);
   if (objective_.augments()) values.push_back(value(augment_p()));

@@ -51,6 +51,10 @@ TrainGan::TrainGan(Params given) : GanTrainStage(kName, std::move(given)) {
         "augment_target steers how often images are augmented, and no augmentation is on; set "
         "augment_colour, augment_translation or augment_cutout");
   }
+  if (params().integer("penalty_every") > 1 && params().real("r1") == 0 &&
+      params().real("r2") == 0) {
+    refuse("penalty_every spaces out penalties, and there are none; set r1 or r2");
+  }
   if (!grows_in_phases()) return;
   const std::vector<double>& batches = params().real_list("phase_batch");
   for (const double batch : batches) {
@@ -96,6 +100,10 @@ ModelConfig TrainGan::model(const StreamInfo& stream) const {
   }
   if (params().flag("conditional")) {
     config.classes = static_cast<int>(stream.class_names.size());
+    if (config.classes > GanConfig::kMaxClasses) {
+      refuse("conditional: true takes at most " + std::to_string(GanConfig::kMaxClasses) +
+             " classes, and the source has " + std::to_string(config.classes));
+    }
     if (config.classes < 1) {
       refuse("conditional: true needs classes, and the source has none; see its labels");
     }
@@ -200,8 +208,8 @@ StageInfo train_gan_info() {
               "trained from small to large images (Karras et al. 2018)")
       .integer("first_resolution", 8, "of growth: phases; a power of two", 8,
                DcganConfig::kMaxResolution)
-      .integer("final_resolution", 128, "of growth: phases; what image.resize gives in the end", 8,
-               DcganConfig::kMaxResolution)
+      .integer("final_resolution", 128, "of growth: phases; what image.resize gives in the end",
+               DcganConfig::kMinResolution, DcganConfig::kMaxResolution)
       .real("phase_kimg", 600,
             "thousands of images that each resolution is trained on, the last one to the end", 1e-3,
             1e6)

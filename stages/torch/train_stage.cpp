@@ -267,7 +267,7 @@ void add_training_params(ParamSchema& schema, const TrainingDefaults& defaults) 
           1, 1024)
       .real("ema", 0, "decay of a moving average of the generator, used for pictures; 0: none", 0,
             0.999999)
-      .real("ema_half_life_kimg", defaults.ema_half_life_kimg,
+      .real("ema_half_life_kimg", 0,
             "thousands of images after which half of that average is forgotten, whatever the batch "
             "size; instead of ema; 0: not so",
             0, 1e6)

@@ -74,7 +74,6 @@ struct TrainingDefaults {
   double beta2 = 0.999;
   int latent = 64;
   double dropout = 0.25;
-  double ema_half_life_kimg = 0;
 };
 void add_training_params(ParamSchema& schema, const TrainingDefaults& defaults);
 

@@ -199,6 +199,7 @@ bool TrainingLoop::resume() {
   if (!info.progress.balance.empty()) {
     monitor_.read_json(nlohmann::ordered_json::parse(info.progress.balance));
   }
+  findings_ = info.progress.findings;
   heard_step_ = info.step - 1;  // a step is saved before it is evaluated
   record_.resume_after(metrics_step_, rejects_);
   context_.log.info(format("resuming after step %llu, at sample %llu of epoch %u, from ",
@@ -245,6 +246,7 @@ void TrainingLoop::train(const DeviceFeed::Item& item) {
   if (classes_of(trainer_->model()) > 0) {
     for (std::size_t i = 0; i < batch.labels.size(); ++i) {
       if (batch.labels[i] >= 0 && batch.labels[i] < classes_of(trainer_->model())) continue;
+      if (trainer_->steps() > 0) try_to_save();
       throw DataError(stage_ + ": '" + batch.keys[i] + "' has label " +
                       std::to_string(batch.labels[i]) +
                       ", and conditional: true needs one from 0 to " +
@@ -307,7 +309,10 @@ void TrainingLoop::watch_balance(const GanStep& step, std::uint64_t number) {
 
 /// What evaluations found out about held-out images since the last call.
 void TrainingLoop::watch_evaluations() {
-  if (!writes()) return;
+  // Evaluations count logits above 0, which is no border for these.
+  const bool counts_right =
+      !params_.has("loss") || params_.text("loss") == "bce" || params_.text("loss") == "hinge";
+  if (!writes() || !counts_right) return;
   std::ifstream file(context_.run.directory / "evaluation.jsonl");
   for (std::string line; std::getline(file, line);) {
     const auto record = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
@@ -327,13 +332,13 @@ void TrainingLoop::watch_evaluations() {
 }
 
 void TrainingLoop::tell_findings() {
-  for (BalanceFinding& finding : monitor_.take_findings()) {
+  for (const BalanceFinding& finding : monitor_.take_findings()) {
     if (finding.over) {
       context_.log.info(stage_ + ": " + finding.text());
     } else {
       context_.log.warn(stage_ + ": " + finding.text());
     }
-    findings_.push_back(std::move(finding));
+    findings_.push_back(finding.json().dump());
   }
 }
 
@@ -407,8 +412,10 @@ void TrainingLoop::report(bool at_once) {
   rate_ = rate_ == 0 ? rate : 0.9 * rate_ + 0.1 * rate;
   waited_share_ = 0.9 * waited_share_ + 0.1 * share;
   metrics_step_ = trainer_->steps();
-  record_.add({metrics_step_, current_epoch(), trainer_->images(), line_, rate, share,
-               std::exchange(findings_, {})});
+  TrainingRecord::Line line{metrics_step_, current_epoch(), trainer_->images(), line_, rate, share};
+  if (counts_steps()) line.data_epoch = position_.epoch + 1;
+  line.findings = std::exchange(findings_, {});
+  record_.add(line);
   context_.log.progress(format(
       "epoch %u/%u  step %llu  loss D %.3f G %.3f  D accuracy: reals %.0f %%, fakes %.0f %%"
       "  %.1f images/s  %.0f %% waiting for data  %s left",
@@ -537,8 +544,8 @@ void TrainingLoop::save_checkpoint() {
   if (classes_of(trainer_->model()) > 0) info.class_names = context_.stream.class_names;
   const int in_a_row = skips() || last_was_bad_ ? bad_in_a_row_ : 0;
   info.epochs_done = epochs_done_;
-  info.progress = {metrics_step_,         rejects_, line_, epoch_means_, bad_steps_, in_a_row,
-                   monitor_.json().dump()};
+  info.progress = {metrics_step_,          rejects_, line_, epoch_means_, bad_steps_, in_a_row,
+                   monitor_.json().dump(), findings_};
   CheckpointFolder(context_.run.directory / kCheckpointFolder)
       .save(checkpoint, static_cast<std::size_t>(params_.integer("keep_last")),
             checkpoints_to_keep());

@@ -70,7 +70,10 @@ void TrainingRecord::add(const Line& line) {
                     {"images_per_second", line.images_per_second},
                     {"waited", line.waited}};
   for (const auto& [name, mean] : means.extras()) json[name] = mean;
-  for (const BalanceFinding& finding : line.findings) json["findings"].push_back(finding.json());
+  if (line.data_epoch > 0) json["data_epoch"] = line.data_epoch;
+  for (const std::string& finding : line.findings) {
+    json["findings"].push_back(ordered_json::parse(finding));
+  }
   metrics_file_.add(json.dump());
 }
 
@@ -108,11 +111,9 @@ void TrainingRecord::write_plots() const {
   const auto series = [&](const std::string& name, const std::vector<double>& y) {
     return PlotSeries{name, x, thin(y, kPlotPoints)};
   };
-  write_plot(folder / "loss.png",
-             {"Losses",
-              "step",
-              "binary cross-entropy",
-              {series("discriminator", loss_d_), series("generator", loss_g_)}});
+  write_plot(
+      folder / "loss.png",
+      {"Losses", "step", "loss", {series("discriminator", loss_d_), series("generator", loss_g_)}});
   write_plot(folder / "acc.png",
              {"Discriminator accuracy",
               "step",

@@ -7,7 +7,6 @@
 
 #include "pipeline/batch.hpp"
 #include "pipeline/line_file.hpp"
-#include "stages/torch/balance_monitor.hpp"
 #include "stages/torch/step_means.hpp"
 
 namespace gp {
@@ -28,8 +27,9 @@ class TrainingRecord {
     std::uint64_t images = 0;
     StepMeans means;  ///< over the steps since the line before
     double images_per_second = 0;
-    double waited = 0;  ///< share of the time that the trainer waited for data
-    std::vector<BalanceFinding> findings = {};
+    double waited = 0;                       ///< share of the time that the trainer waited for data
+    std::uint32_t data_epoch = 0;            ///< from 1, where epochs are counted in steps; else 0
+    std::vector<std::string> findings = {};  ///< of the BalanceMonitor, as JSON
   };
   void add(const Line& line);
   void add_rejects(const std::vector<Reject>& rejects);
