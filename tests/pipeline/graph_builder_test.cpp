@@ -245,6 +245,13 @@ TEST_F(GraphBuilder, ScheduleIsCheckedBeforeAnythingRuns) {
   EXPECT_THROW(run(), ConfigError);
 }
 
+TEST_F(GraphBuilder, ABatchOfAPhaseThatTheSourceCannotFillIsRefused) {
+  probe_.schedule = {{16, {}}, {0, {{"batch.size", "41"}}}};
+  load(kStages + "  - {use: train.fake, epochs: 2}\n");
+  EXPECT_THROW(run(), DataError);
+  EXPECT_TRUE(probe_.trained.keys.empty());
+}
+
 TEST_F(GraphBuilder, EvaluatorsCheckTheirDataBeforeAnythingRuns) {
   load(kStages + "  - {use: train.fake}\n  - {use: evaluate.fake, held_out: {count: 41}}\n");
   try {

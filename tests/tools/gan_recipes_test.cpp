@@ -185,6 +185,19 @@ TEST_F(GanRecipes, PhasesShorterThanABatchAreOverBeforeTheyBegin) {
   EXPECT_EQ(lines[1].at("resolution"), 32);
 }
 
+TEST_F(GanRecipes, WhatAStepCostsIsMeasuredAtFullSize) {
+  configure(kPhases);
+  const std::string config = " " + quoted(folder_ / "tiny.yaml") + " --threads 1 --seconds 0.2";
+  ToolResult result = testing::run_tool("gan-pipeline", "bench --trainer" + config);
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_NE((result.out + result.err).find("32x32 images"), std::string::npos) << result.out;
+  result = testing::run_tool("gan-pipeline", "bench" + config);
+  EXPECT_EQ(result.exit_code, 2) << result.out;
+  EXPECT_NE(result.err.find("trains in phases"), std::string::npos) << result.err;
+  result = testing::run_tool("gan-pipeline", "bench --until batch" + config);
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+}
+
 TEST_F(GanRecipes, WhatIsWrongIsToldWithItsPlaceBeforeAnythingRuns) {
   configure(kPhases);
   const ToolResult result = start("run", "--set stages.train.gan.phase_size=image.resize.size");

@@ -363,6 +363,50 @@ TEST(GanTrainer, AugmentationFollowsItsTarget) {
   EXPECT_NEAR(trainer.state().at("trainer.augment.p").item<double>(), 0.32, 1e-9);
 }
 
+TEST(GanTrainer, AugmentationFollowsTheBorderOfItsLoss) {
+  GanConfig config = small_config();
+  config.norm_d = GanConfig::Norm::kNone;
+  GanObjective objective;
+  objective.augment = {true, false, false};
+  objective.augment_target = 0.01;
+  objective.augment_speed_kimg = 0.1;
+  // Logits of 0.3: above 0, but nearer to least squares' label of fakes.
+  objective.loss = GanLoss::kLeastSquares;
+  TrainerOptions options = some_options();
+  options.learning_rate_d = 1e-9;
+  GanTrainer trainer(config, options, objective);
+  {
+    const at::NoGradGuard no_grad;
+    trainer.state().at("D.dense.weight").fill_(0);
+    trainer.state().at("D.dense.bias").fill_(0.3);
+    trainer.state().at("trainer.augment.p").fill_(0.5);
+  }
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_EQ(extra(trainer.step(toy_pixels(16, kBatch)), "sign_real"), -1);
+  }
+  EXPECT_NEAR(trainer.augment_p(), 0.5 - 0.32, 1e-9);
+}
+
+TEST(GanTrainer, RealsAreAsCoarseAsFakesWhileLayersFadeIn) {
+  GanConfig config = small_config();
+  config.growth = GanConfig::Growth::kPhases;
+  GanObjective objective;
+  objective.growth = {8, 8000};
+  objective.growth.images = 8000;
+  const at::Tensor gray = at::full({kBatch, 16, 16, 3}, 100, at::kByte);
+  at::Tensor board = gray.clone();  // of the same mean in each 2 x 2
+  for (int y = 0; y < 16; ++y) {
+    for (int x = 0; x < 16; ++x) board.select(1, y).select(1, x).fill_((x + y) % 2 == 0 ? 20 : 180);
+  }
+  const auto loss_of = [&](const at::Tensor& pixels, std::uint64_t images) {
+    GanTrainer trainer(config, some_options(), objective);
+    trainer.set_progress(0, images);
+    return trainer.step(pixels).loss_d_real;
+  };
+  EXPECT_NEAR(loss_of(board, 8000), loss_of(gray, 8000), 1e-3);             // a fade of 1 / 1000
+  EXPECT_GT(std::abs(loss_of(board, 15992) - loss_of(gray, 15992)), 1e-3);  // its end
+}
+
 TEST(GanTrainer, IsAFunctionOfSeedAndDataAndLeavesTorchsGeneratorAlone) {
   GanConfig config = small_config();
   config.dropout = 0.3;
