@@ -46,8 +46,8 @@ class Pipeline : public StreamFactory {
   /// the trainer's schedule, one graph after the other. `start`: for a training that is resumed.
   std::unique_ptr<BatchStream> open_stream(int threads, Trace* trace = nullptr,
                                            StreamPosition start = {}) const;
-  /// For measuring: the data as the stages say, without the schedule, with epochs without end. After `cut_off_after` its
-  /// batches count images and hold none.
+  /// For measuring: the data as the stages say, without the schedule, with epochs without end.
+  /// After `cut_off_after` its batches count images and hold none.
   std::unique_ptr<GraphStream> open_endless(int threads) const;
   /// Leaves out the data stages after `address`, for measuring. Throws ConfigError for what is no
   /// data stage.

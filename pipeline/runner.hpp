@@ -32,7 +32,7 @@ struct LoadedConfig {
 
 struct RunRequest {
   std::filesystem::path out = "runs";  ///< parent of the run directory; empty: none is made
-  std::uint64_t max_steps = 0;  ///< 0: no limit
+  std::uint64_t max_steps = 0;         ///< 0: no limit
   std::stop_token stop = {};
   std::filesystem::path trace = {};  ///< a trace of all threads goes there; empty: none
   /// A run directory to go on in, instead: `loaded` is its config.yaml. Empty: a new one is made.

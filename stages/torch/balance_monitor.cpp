@@ -263,9 +263,9 @@ std::string BalanceMonitor::advice(State state) const {
       choice(gan && set.r1 > 0, format("r1: %.3g (4 times)", 4 * set.r1));
       choice(gan && set.loss == "relativistic" && set.r1 > 0 && set.r2 == 0,
              format("r2: %.3g, as r1", set.r1));
-      choice(
-          gan && !set.augments(),
-          "augment_colour, augment_translation and augment_cutout: true, which makes D's task harder");
+      choice(gan && !set.augments(),
+             "augment_colour, augment_translation and augment_cutout: true, which makes D's task "
+             "harder");
       choice(set.label_smoothing == 0 && (set.loss == "bce" || set.loss == "least_squares"),
              "label_smoothing: 0.1");
       choice(set.learning_rate_d <= set.learning_rate, half_d);
@@ -304,8 +304,9 @@ std::string BalanceMonitor::advice(State state) const {
       choice(!gan, "stage train.gan with minibatch_stddev: true");
       break;
     case kOverfits:
-      choice(gan && !set.augments(),
-             "augment_colour, augment_translation and augment_cutout: true with augment_target: 0.6");
+      choice(
+          gan && !set.augments(),
+          "augment_colour, augment_translation and augment_cutout: true with augment_target: 0.6");
       choice(gan && set.augments() && set.augment_target == 0 && set.augment_p < 0.8,
              format("augment_p: %.2g, or augment_target: 0.6 instead",
                     std::min(0.8, 2 * set.augment_p)));

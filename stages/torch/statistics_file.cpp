@@ -22,7 +22,9 @@ constexpr int kInceptionDimensions = 2048;
   throw DataError(path.string() + ": " + what);
 }
 
-std::string text_of(const std::vector<std::int64_t>& shape) { return c10::str(at::IntArrayRef(shape)); }
+std::string text_of(const std::vector<std::int64_t>& shape) {
+  return c10::str(at::IntArrayRef(shape));
+}
 
 /// An array as a tensor, once it has the expected shape and only finite numbers.
 at::Tensor take(const fs::path& path, Npz& contents, const char* name,
