@@ -2,21 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <nlohmann/json.hpp>
 #include <utility>
+
+#include "stages/torch/format_text.hpp"
 
 namespace gp {
 namespace {
 
 using nlohmann::ordered_json;
-
-template <class... Values>
-std::string format(const char* pattern, Values... values) {
-  char text[512];
-  std::snprintf(text, sizeof(text), pattern, values...);
-  return text;
-}
 
 /// The first few of what may be tried, in the order of what to try first.
 std::string first_of(const std::vector<std::string>& choices) {

@@ -25,6 +25,8 @@ GanSnapshot::GanSnapshot(const ModelConfig& model, at::Device device,
       generator_(make_generator(model)),
       discriminator_(make_discriminator(model)),
       class_counts_(at::zeros({classes_of(model)}, at::kLong)) {
+  generator_->to(device);
+  discriminator_->to(device);
   if (classes_of(model) > 0) class_names_ = class_names;
 }
 
@@ -34,8 +36,6 @@ GanSnapshot::GanSnapshot(const AdversarialTrainer& trainer, std::uint32_t epoch,
   step_ = trainer.steps();
   epoch_ = epoch;
   images_ = trainer.images();
-  generator_->to(device_);
-  discriminator_->to(device_);
   copy_state(trainer.best_generator(), *generator_);
   copy_state(trainer.discriminator(), *discriminator_);
   if (classes_of(model_) > 0) class_counts_.copy_(trainer.state().at(kClassCounts));
@@ -50,8 +50,6 @@ GanSnapshot::GanSnapshot(const Checkpoint& checkpoint, at::Device device, const 
   load_state(*generator_, checkpoint, checkpoint.info.average ? "EMA" : "G", where);
   load_state(*discriminator_, checkpoint, "D", where);
   if (classes_of(model_) > 0) load_state({{kClassCounts, class_counts_}}, checkpoint, where);
-  generator_->to(device_);
-  discriminator_->to(device_);
   freeze(checkpoint.info.growth);
 }
 

@@ -2,16 +2,13 @@
 
 #include <torch/torch.h>
 
-#include <chrono>
 #include <stdexcept>
 #include <string_view>
 
+#include "stages/torch/clock.hpp"
+
 namespace gp {
 namespace {
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 thread_local OpProfile* active = nullptr;
 

@@ -4,13 +4,13 @@
 
 #include <algorithm>
 #include <bit>
-#include <chrono>
 #include <cstdio>
 #include <limits>
 #include <vector>
 
 #include "pipeline/error.hpp"
 #include "pipeline/log.hpp"
+#include "stages/torch/clock.hpp"
 #include "stages/torch/compute_device.hpp"
 #include "stages/torch/gan_snapshot.hpp"
 #include "stages/torch/op_profile.hpp"
@@ -18,10 +18,6 @@
 
 namespace gp {
 namespace {
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 double millions_of_parameters(const torch::nn::Module& network) {
   std::int64_t count = 0;

@@ -3,9 +3,7 @@
 #include <torch/torch.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
-#include <cstdio>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -15,6 +13,8 @@
 #include "pipeline/files.hpp"
 #include "pipeline/log.hpp"
 #include "stages/common/png.hpp"
+#include "stages/torch/clock.hpp"
+#include "stages/torch/format_text.hpp"
 #include "stages/torch/gan_snapshot.hpp"
 
 namespace gp {
@@ -26,17 +26,6 @@ constexpr int kMostSkips = 10;
 constexpr int kMostRollbacks = 3;
 /// Of the grids of classes; more are no picture to look at.
 constexpr int kMostClassRows = 100;
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-template <class... Values>
-std::string format(const char* pattern, Values... values) {
-  char text[512];
-  std::snprintf(text, sizeof(text), pattern, values...);
-  return text;
-}
 
 std::string duration_text(double seconds) {
   const auto s = static_cast<long>(std::lround(std::max(seconds, 0.0)));

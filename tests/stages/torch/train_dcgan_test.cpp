@@ -29,6 +29,17 @@ using nlohmann::json;
 constexpr int kSize = 16;
 constexpr int kBatch = 8;
 
+/// Batches that end with an error.
+class FailingStream : public VectorBatchStream {
+ public:
+  using VectorBatchStream::VectorBatchStream;
+  std::shared_ptr<const Batch> next() override {
+    auto batch = VectorBatchStream::next();
+    if (!batch) throw DataError("too many bad files");
+    return batch;
+  }
+};
+
 /// One small training from batches in memory; the run directory goes with it.
 class TrainDcganTest : public testing::Test {
  protected:
@@ -270,18 +281,9 @@ TEST_F(TrainDcganTest, WorkingAheadOfTheDeviceChangesNothing) {
 }
 
 TEST(DeviceFeed, AnErrorOfABatchThatWasFetchedAheadWaitsForItsTurn) {
-  class Failing : public VectorBatchStream {
-   public:
-    using VectorBatchStream::VectorBatchStream;
-    std::shared_ptr<const Batch> next() override {
-      auto batch = VectorBatchStream::next();
-      if (!batch) throw DataError("too many bad files");
-      return batch;
-    }
-  };
   auto batches = toy_stream(kSize, kBatch, 1, 1);
   batches.resize(1);
-  Failing stream(batches);
+  FailingStream stream(batches);
   DeviceFeed feed(stream, at::kCPU, true);
   const DeviceFeed::Item item = feed.next();
   EXPECT_EQ(item.batch, batches[0]);
@@ -335,18 +337,9 @@ TEST_F(TrainDcganTest, AStopFinishesTheStepAndSaves) {
 }
 
 TEST_F(TrainDcganTest, WhenTheDataFailWhatWasLearnedIsSaved) {
-  class Failing : public VectorBatchStream {
-   public:
-    using VectorBatchStream::VectorBatchStream;
-    std::shared_ptr<const Batch> next() override {
-      auto batch = VectorBatchStream::next();
-      if (!batch) throw DataError("too many bad files");
-      return batch;
-    }
-  };
   auto batches = toy_stream(kSize, kBatch, 3, 1);
   batches.resize(2);
-  Failing stream(std::move(batches));
+  FailingStream stream(std::move(batches));
   EXPECT_THROW(train_from("run", stream), DataError);
   EXPECT_EQ(load_checkpoint(root_ / "run").info.step, 2u);
   EXPECT_EQ(load_checkpoint(root_ / "run").info.position.next, 16u);
