@@ -393,18 +393,30 @@ TEST(GanTrainer, RealsAreAsCoarseAsFakesWhileLayersFadeIn) {
   GanObjective objective;
   objective.growth = {8, 8000};
   objective.growth.images = 8000;
-  const at::Tensor gray = at::full({kBatch, 16, 16, 3}, 100, at::kByte);
-  at::Tensor board = gray.clone();  // of the same mean in each 2 x 2
-  for (int y = 0; y < 16; ++y) {
-    for (int x = 0; x < 16; ++x) board.select(1, y).select(1, x).fill_((x + y) % 2 == 0 ? 20 : 180);
-  }
-  const auto loss_of = [&](const at::Tensor& pixels, std::uint64_t images) {
-    GanTrainer trainer(config, some_options(), objective);
-    trainer.set_progress(0, images);
-    return trainer.step(pixels).loss_d_real;
+  const auto board = [](int contrast) {  // of the same mean in each 2 x 2
+    at::Tensor pixels = at::empty({kBatch, 16, 16, 3}, at::kByte);
+    for (int y = 0; y < 16; ++y) {
+      for (int x = 0; x < 16; ++x) {
+        pixels.select(1, y).select(1, x).fill_(100 + ((x + y) % 2 == 0 ? contrast : -contrast));
+      }
+    }
+    return pixels;
   };
-  EXPECT_NEAR(loss_of(board, 8000), loss_of(gray, 8000), 1e-3);             // a fade of 1 / 1000
-  EXPECT_GT(std::abs(loss_of(board, 15992) - loss_of(gray, 15992)), 1e-3);  // its end
+  GanTrainer trainer(config, some_options(), objective);
+  trainer.set_progress(0, 8000 + 3992);
+  const GanStep step = trainer.step(board(80));
+  ASSERT_EQ(extra(step, "fade"), 0.5);
+
+  GanDiscriminator d(config);
+  init_gan_weights(d, some_options().seed);
+  d->set_growth({16, 0.5});
+  d->update_spectral();
+  const auto loss_of = [&](const at::Tensor& pixels) {
+    const at::Tensor logits = d(to_signed(pixels), at::Tensor(), std::nullopt, false);
+    return at::clamp_min(1 - logits, 0).mean().item<float>();
+  };
+  EXPECT_NEAR(step.loss_d_real, loss_of(board(40)), 1e-5);
+  EXPECT_GT(std::abs(step.loss_d_real - loss_of(board(80))), 1e-4);
 }
 
 TEST(GanTrainer, IsAFunctionOfSeedAndDataAndLeavesTorchsGeneratorAlone) {
