@@ -133,8 +133,9 @@ class Verdict {
     result_.advice = "'" + end.name + "' is the bottleneck: it is busy " + percent(end.busy) +
                      " of the time, and the data path could deliver " + number(data_rate) +
                      " images/s (" + number(data_rate / result_.images_per_second, 1) +
-                     " times as many); a GPU (run.device), run.precision: bf16, more threads "
-                     "(run.threads) or a smaller model would help, faster data would not";
+                     " times as many); a GPU (run.device), run.precision: bf16 where the device "
+                     "has it, more threads (run.threads) or a smaller model would help, faster "
+                     "data would not";
   }
 
   void by_data(const Work& work, double total) {

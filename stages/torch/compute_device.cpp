@@ -92,12 +92,7 @@ at::Device resolve_device(const std::string& name) {
   return {at::kCUDA, static_cast<at::DeviceIndex>(*index)};
 }
 
-bool resolve_bf16(const std::string& precision, at::Device device) {
-  if (precision == "bf16") return true;
-  if (precision == "fp32") return false;
-  if (precision != "auto") {
-    throw ConfigError("precision '" + precision + "' is unknown; expected auto, fp32 or bf16");
-  }
+bool has_native_bf16(at::Device device) {
   if (device.is_cuda()) return Driver().capability(device.index()) >= 8;
 #if defined(__x86_64__)
   // Every processor with AMX has AVX512_BF16 too.
@@ -105,6 +100,13 @@ bool resolve_bf16(const std::string& precision, at::Device device) {
 #else
   return false;
 #endif
+}
+
+bool resolve_bf16(const std::string& precision, at::Device device) {
+  if (precision == "bf16") return true;
+  if (precision == "fp32") return false;
+  if (precision == "auto") return has_native_bf16(device);
+  throw ConfigError("precision '" + precision + "' is unknown; expected auto, fp32 or bf16");
 }
 
 }  // namespace gp

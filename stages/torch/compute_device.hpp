@@ -13,8 +13,11 @@ namespace gp {
 /// need none of it. Throws ConfigError for an unknown name, RunError when the GPU cannot be used.
 at::Device resolve_device(const std::string& name);
 
-/// `auto`, `fp32` or `bf16` -> whether to compute in bf16. `auto`: where the device has
-/// instructions for it (CPU: AVX512_BF16 or AMX; GPU: compute capability 8.0).
+/// Whether the device has instructions for bf16 (CPU: AVX512_BF16 or AMX; GPU: compute capability
+/// 8.0). Without them a step in bf16 takes many times as long as in fp32.
+bool has_native_bf16(at::Device device);
+
+/// `auto`, `fp32` or `bf16` -> whether to compute in bf16. `auto`: where it is native.
 bool resolve_bf16(const std::string& precision, at::Device device);
 
 }  // namespace gp

@@ -139,6 +139,12 @@ void GanTrainStage::run(EndContext& context) {
         name_, params_, context, [&] { return make_trainer(context.run, context.stream); },
         /*ahead=*/!resolve_device(context.run.device).is_cpu());
     context.log.info(describe(name_, loop.trainer()));
+    const TrainerOptions& options = loop.trainer().options();
+    if (options.bf16 && !has_native_bf16(options.device)) {
+      context.log.warn(name_ + ": " + options.device.str() +
+                       " has no instructions for bf16, so steps take many times as long as in "
+                       "fp32; take run.precision: auto or fp32");
+    }
     loop.run();
   } catch (const c10::Error& error) {
     throw RunError(name_ + ": " + error.what_without_backtrace());

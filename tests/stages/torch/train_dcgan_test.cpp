@@ -520,7 +520,7 @@ TEST(ComputeDevice, NamesAreChecked) {
   EXPECT_THROW(resolve_device("cuda:999"), RunError);
   EXPECT_TRUE(resolve_bf16("bf16", at::kCPU));
   EXPECT_FALSE(resolve_bf16("fp32", at::kCPU));
-  EXPECT_NO_THROW(resolve_bf16("auto", at::kCPU));
+  EXPECT_EQ(resolve_bf16("auto", at::kCPU), has_native_bf16(at::kCPU));
   EXPECT_THROW(resolve_bf16("fp16", at::kCPU), ConfigError);
 }
 
