@@ -130,9 +130,17 @@ class Study(unittest.TestCase):
         self.assertIn("narrow_1: the training ended by itself at step 8 with exit code 0", done.stderr)
         self.check_rows(["wide"])
 
+    def test_an_overlay_changes_every_rung(self):
+        overlay = self.folder / "overlay.yaml"
+        overlay.write_text("stages:\n  - {change: batch, size: 4}\n")
+        done = self.run_study("--overlay", overlay, rungs=["narrow"])
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual([(row["rung"], int(row["images"]) // int(row["steps"])) for row in self.rows()], [("narrow", 4), ("narrow", 4)])
+
     def test_wrong_arguments_are_told(self):
         for arguments, message in ((["--rungs", "none"], "--rungs: there is no "), (["--jobs", "0"], "--jobs 0: expected 1 to "),
-                                   (["--minutes", "0"], "--minutes: expected more than 0"), (["--data", self.folder / "none"], "is no folder")):
+                                   (["--minutes", "0"], "--minutes: expected more than 0"), (["--data", self.folder / "none"], "is no folder"),
+                                   (["--overlay", self.folder / "none"], "is no file")):
             done = self.run_study(*arguments)
             self.assertEqual(done.returncode, 2)
             self.assertIn(message, done.stderr)
