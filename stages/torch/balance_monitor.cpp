@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -30,6 +31,26 @@ const std::array<const char*, BalanceMonitor::kMeasures> BalanceMonitor::kMeasur
 const std::array<const char*, BalanceMonitor::kStates> BalanceMonitor::kStateNames{
     "d_saturated",       "d_dead",      "g_collapsed", "d_overfits", "leaks_colour",
     "leaks_translation", "leaks_cutout"};
+
+BalanceSample balance_sample(const GanStep& step) {
+  BalanceSample sample;
+  sample.accuracy_real = step.accuracy_real;
+  sample.accuracy_fake = step.accuracy_fake;
+  sample.loss_g = step.loss_g;
+  const std::map<std::string, double BalanceSample::*> members{
+      {"sign_real", &BalanceSample::sign_real},
+      {"gradient_norm_d", &BalanceSample::gradient_norm_d},
+      {"gradient_norm_g", &BalanceSample::gradient_norm_g},
+      {"diversity", &BalanceSample::diversity},
+      {"leak_colour", &BalanceSample::leak_colour},
+      {"leak_translation", &BalanceSample::leak_translation},
+      {"leak_cutout", &BalanceSample::leak_cutout}};
+  for (const auto& [name, value] : step.extras) {
+    const auto member = members.find(name);
+    if (member != members.end()) sample.*(member->second) = value;
+  }
+  return sample;
+}
 
 std::string BalanceFinding::text() const {
   if (over) return kind + " is over: " + evidence;

@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "stages/torch/gan_step.hpp"
+
 namespace gp {
 
 /// What one training step (or the mean over some) says about the balance of D and G. What is NaN
@@ -30,6 +32,9 @@ struct BalanceSample {
   double leak_colour = kNone, leak_translation = kNone, leak_cutout = kNone;
   double loss_g = kNone;
 };
+
+/// What a trainer measured in a step, as the monitor takes it.
+BalanceSample balance_sample(const GanStep& step);
 
 /// D in evaluation mode, on images that are not augmented: from a record of evaluate.quality.
 struct HeldOutSample {

@@ -276,23 +276,7 @@ void TrainingLoop::settle(const GanStep& step, const PendingStep& pending) {
 }
 
 void TrainingLoop::watch_balance(const GanStep& step, std::uint64_t number) {
-  BalanceSample sample;
-  sample.accuracy_real = step.accuracy_real;
-  sample.accuracy_fake = step.accuracy_fake;
-  sample.loss_g = step.loss_g;
-  const std::map<std::string, double BalanceSample::*> members{
-      {"sign_real", &BalanceSample::sign_real},
-      {"gradient_norm_d", &BalanceSample::gradient_norm_d},
-      {"gradient_norm_g", &BalanceSample::gradient_norm_g},
-      {"diversity", &BalanceSample::diversity},
-      {"leak_colour", &BalanceSample::leak_colour},
-      {"leak_translation", &BalanceSample::leak_translation},
-      {"leak_cutout", &BalanceSample::leak_cutout}};
-  for (const auto& [name, value] : step.extras) {
-    const auto member = members.find(name);
-    if (member != members.end()) sample.*(member->second) = value;
-  }
-  monitor_.add(number, sample);
+  monitor_.add(number, balance_sample(step));
   tell_findings();
 }
 
