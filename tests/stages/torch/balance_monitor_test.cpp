@@ -9,6 +9,8 @@
 
 #include "pipeline/rng.hpp"
 #include "stages/torch/dcgan_trainer.hpp"
+#include "stages/torch/gan_snapshot.hpp"
+#include "stages/torch/gan_trainer.hpp"
 #include "stages/torch/image_statistics.hpp"
 #include "stages/torch/random_tensor.hpp"
 #include "tests/stages/torch/toy_batches.hpp"
@@ -310,15 +312,20 @@ TEST(BalanceMonitor, GoesOnExactlyFromItsJson) {
   EXPECT_EQ(part.json().dump(), before);
 }
 
+/// Short trainings of small networks: what a monitor may say sooner.
+BalanceThresholds soon(std::uint64_t warm_up) {
+  BalanceThresholds thresholds;
+  thresholds.warm_up = warm_up;
+  thresholds.window = 50;
+  return thresholds;
+}
+
 /// What a monitor finds in a real training on pictures of 16 x 16.
 std::vector<BalanceFinding> findings_of(const DcganConfig& config, const TrainerOptions& options,
                                         int steps) {
   constexpr int kBatch = 16;
   DcganTrainer trainer(config, options);
-  BalanceThresholds thresholds;
-  thresholds.warm_up = 200;
-  thresholds.window = 50;
-  BalanceMonitor monitor({}, thresholds);
+  BalanceMonitor monitor({}, soon(200));
   std::vector<BalanceFinding> all;
   for (int i = 0; i < steps; ++i) {
     const std::vector<std::uint8_t> pixels =
@@ -373,6 +380,134 @@ TEST(BalanceMonitorInTraining, FindsNothingWhereBothLearn) {
   options.learning_rate_d = 2e-4;
   const std::vector<BalanceFinding> findings = findings_of(config, options, 600);
   EXPECT_TRUE(findings.empty()) << findings[0].text();
+}
+
+/// Smooth random fields of 16 x 16 with noise, [-1,1]: none is like another, so that they can be
+/// known by heart.
+at::Tensor fields(int count, std::uint64_t number) {
+  const at::Tensor coarse = normal_tensor({count, 3, 4, 4}, {1, "coarse", number}) * 0.3;
+  const at::Tensor mean = normal_tensor({count, 3, 1, 1}, {1, "mean", number}) * 0.15;
+  const at::Tensor fine = normal_tensor({count, 3, 16, 16}, {1, "fine", number}) * 0.08;
+  return (at::upsample_bilinear2d(coarse, {16, 16}, false) + mean + fine + 0.15).clamp(-1, 1);
+}
+
+/// Two kinds of images, dark and bright, much further apart than those of a kind.
+at::Tensor two_kinds(int count) {
+  const at::Tensor kind = at::arange(count).remainder(2).view({count, 1, 1, 1}) * 1.7 - 0.85;
+  const at::Tensor coarse = normal_tensor({count, 3, 4, 4}, {1, "coarse", 0}) * 0.1;
+  return (at::upsample_bilinear2d(coarse, {16, 16}, false) + kind).clamp(-1, 1);
+}
+
+/// A training by the rule of train.gan.
+struct GanTraining {
+  GanConfig model;
+  TrainerOptions options;
+  GanObjective objective;
+  at::Tensor images = fields(512, 1);
+  at::Tensor held_out;  ///< where there are some, they are looked at each 100 steps
+
+  GanTraining() {
+    model.resolution = 16;
+    model.latent = model.channels = model.channels_d = 8;
+    model.norm_d = GanConfig::Norm::kNone;
+    options.learning_rate = options.learning_rate_d = 1e-3;
+    objective.loss = GanLoss::kBce;
+  }
+  BalanceSettings settings() const {
+    BalanceSettings settings;
+    settings.norm_d = GanConfig::norm_names().at(static_cast<std::size_t>(model.norm_d));
+    settings.loss = gan_loss_names().at(static_cast<std::size_t>(objective.loss));
+    settings.r1 = objective.r1;
+    settings.minibatch_stddev = model.minibatch_stddev;
+    settings.learning_rate = options.learning_rate;
+    settings.learning_rate_d = options.learning_rate_d;
+    settings.channels = model.channels;
+    settings.channels_d = model.channels_d;
+    return settings;
+  }
+};
+
+/// As evaluate.quality measures it.
+HeldOutSample evaluation_of(const AdversarialTrainer& trainer, const at::Tensor& train,
+                            const at::Tensor& held_out) {
+  GanSnapshot snapshot(trainer, 0, {});
+  const auto called_real = [&](const std::uint8_t* images, std::int64_t count) {
+    double sum = 0;
+    for (const float logit : snapshot.discriminate(images, nullptr, static_cast<int>(count))) {
+      sum += logit > 0 ? 1.0 : 0.0;
+    }
+    return sum / static_cast<double>(count);
+  };
+  const auto of = [&](const at::Tensor& pixels) {
+    return called_real(pixels.const_data_ptr<std::uint8_t>(), pixels.size(0));
+  };
+  constexpr int kFakes = 512;
+  const std::vector<std::uint8_t> fakes = snapshot.generate(3, 0, kFakes);
+  return {of(train), of(held_out), 1 - called_real(fakes.data(), kFakes), trainer.steps()};
+}
+
+/// What the monitor finds in 300 steps.
+std::vector<BalanceFinding> findings_of(const GanTraining& training) {
+  constexpr std::int64_t kBatch = 16;
+  const at::Tensor pixels = to_pixels(training.images);
+  GanTrainer trainer(training.model, training.options, training.objective);
+  BalanceMonitor monitor(training.settings(), soon(150));
+  std::vector<BalanceFinding> all;
+  const std::int64_t batches = pixels.size(0) / kBatch;
+  at::Tensor order;
+  for (std::int64_t i = 0; i < 300; ++i) {
+    if (i % batches == 0) {
+      const auto epoch = static_cast<std::uint64_t>(i / batches);
+      order = normal_tensor({pixels.size(0)}, {9, "order", epoch}).argsort();
+    }
+    const GanStep step =
+        trainer.step(pixels.index_select(0, order.narrow(0, i % batches * kBatch, kBatch)));
+    monitor.add(trainer.steps(), balance_sample(step));
+    if (training.held_out.defined() && trainer.steps() % 100 == 0) {
+      monitor.add(evaluation_of(trainer, pixels, to_pixels(training.held_out)));
+    }
+    for (BalanceFinding& finding : monitor.take_findings()) all.push_back(std::move(finding));
+  }
+  return all;
+}
+
+TEST(BalanceMonitorInTraining, FindsThatDKnowsFewImagesByHeart) {
+  GanTraining training;
+  training.held_out = fields(512, 2);
+  training.images = fields(32, 1);
+  const std::vector<BalanceFinding> findings = findings_of(training);
+  expect_one(findings, "d_overfits", false);
+  EXPECT_EQ(findings[0].advice.find("augment_colour"), 0U);
+
+  training.images = fields(512, 1);
+  EXPECT_TRUE(findings_of(training).empty());
+}
+
+TEST(BalanceMonitorInTraining, FindsThatGDrawsOneOfTwoKinds) {
+  GanTraining training;
+  training.images = two_kinds(512);
+  training.objective.r1 = 0.1;
+  const std::vector<BalanceFinding> findings = findings_of(training);
+  expect_one(findings, "g_collapsed", false);
+  EXPECT_EQ(findings[0].advice.find("minibatch_stddev: true"), 0U);
+
+  training.model.minibatch_stddev = true;  // as advised
+  for (const BalanceFinding& finding : findings_of(training)) {
+    EXPECT_NE(finding.kind, "g_collapsed") << finding.text();
+  }
+}
+
+/// G is much faster than a D whose slope is bounded: D lags behind all that G does, and its answer
+/// to all images is the same.
+TEST(BalanceMonitorInTraining, FindsThatADMuchSlowerThanGIsDead) {
+  GanTraining training;
+  training.model.norm_g = GanConfig::Norm::kNone;
+  training.model.norm_d = GanConfig::Norm::kSpectral;
+  training.objective.loss = GanLoss::kHinge;
+  training.options.learning_rate = 5e-3;
+  const std::vector<BalanceFinding> findings = findings_of(training);
+  expect_one(findings, "d_dead", false);
+  EXPECT_EQ(findings[0].advice.find("learning_rate_d: 0.005, G's"), 0U);
 }
 
 }  // namespace
