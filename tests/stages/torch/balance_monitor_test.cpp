@@ -333,22 +333,7 @@ std::vector<BalanceFinding> findings_of(const DcganConfig& config, const Trainer
     const at::Tensor batch = at::tensor(at::ArrayRef<std::uint8_t>(pixels), at::kByte)
                                  .view({kBatch, config.resolution, config.resolution, 3});
     const GanStep step = trainer.step(batch);
-    BalanceSample sample;
-    sample.accuracy_real = step.accuracy_real;
-    sample.accuracy_fake = step.accuracy_fake;
-    sample.sign_real = 2 * step.accuracy_real - 1;
-    sample.gradient_norm_d = std::hypot(step.gradient_norm_d_real, step.gradient_norm_d_fake);
-    sample.gradient_norm_g = step.gradient_norm_g;
-    sample.loss_g = step.loss_g;
-    if (i % 10 == 0) {
-      const at::NoGradGuard no_grad;
-      Generator generator = trainer.generator();
-      const at::Tensor z =
-          normal_tensor({kBatch, config.latent}, {3, "monitor", static_cast<std::uint64_t>(i)});
-      sample.diversity =
-          diversity_of(image_statistics(generator(z)), image_statistics(to_signed(batch)));
-    }
-    monitor.add(trainer.steps(), sample);
+    monitor.add(trainer.steps(), balance_sample(step));
     for (BalanceFinding& finding : monitor.take_findings()) all.push_back(std::move(finding));
   }
   return all;

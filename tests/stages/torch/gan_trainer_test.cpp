@@ -391,8 +391,7 @@ TEST(GanTrainer, RealsAreAsCoarseAsFakesWhileLayersFadeIn) {
   GanConfig config = small_config();
   config.growth = GanConfig::Growth::kPhases;
   GanObjective objective;
-  objective.growth = {8, 8000};
-  objective.growth.images = 8000;
+  objective.growth = {8000, 8000};
   const auto board = [](int contrast) {  // of the same mean in each 2 x 2
     at::Tensor pixels = at::empty({kBatch, 16, 16, 3}, at::kByte);
     for (int y = 0; y < 16; ++y) {
