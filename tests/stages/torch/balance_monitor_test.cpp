@@ -461,7 +461,7 @@ TEST(BalanceMonitorInTraining, FindsThatDKnowsFewImagesByHeart) {
   training.held_out = fields(512, 2);
   training.images = fields(32, 1);
   const std::vector<BalanceFinding> findings = findings_of(training);
-  expect_one(findings, "d_overfits", false);
+  ASSERT_NO_FATAL_FAILURE(expect_one(findings, "d_overfits", false));
   EXPECT_EQ(findings[0].advice.find("augment_colour"), 0U);
 
   training.images = fields(512, 1);
@@ -473,7 +473,7 @@ TEST(BalanceMonitorInTraining, FindsThatGDrawsOneOfTwoKinds) {
   training.images = two_kinds(512);
   training.objective.r1 = 0.1;
   const std::vector<BalanceFinding> findings = findings_of(training);
-  expect_one(findings, "g_collapsed", false);
+  ASSERT_NO_FATAL_FAILURE(expect_one(findings, "g_collapsed", false));
   EXPECT_EQ(findings[0].advice.find("minibatch_stddev: true"), 0U);
 
   training.model.minibatch_stddev = true;  // as advised
@@ -491,7 +491,7 @@ TEST(BalanceMonitorInTraining, FindsThatADMuchSlowerThanGIsDead) {
   training.objective.loss = GanLoss::kHinge;
   training.options.learning_rate = 5e-3;
   const std::vector<BalanceFinding> findings = findings_of(training);
-  expect_one(findings, "d_dead", false);
+  ASSERT_NO_FATAL_FAILURE(expect_one(findings, "d_dead", false));
   EXPECT_EQ(findings[0].advice.find("learning_rate_d: 0.005, G's"), 0U);
 }
 
