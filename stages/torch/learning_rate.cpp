@@ -8,6 +8,10 @@ namespace gp {
 
 double LearningRateSchedule::factor(std::uint64_t step) const {
   if (step < warm_up) return static_cast<double>(step + 1) / static_cast<double>(warm_up);
+  if (shape == Shape::kInverseSqrt) {
+    if (step <= decay_start) return 1;
+    return std::sqrt(static_cast<double>(decay_start) / static_cast<double>(step));
+  }
   if (shape == Shape::kConstant || steps <= warm_up) return 1;
   const std::uint64_t last = std::min(step, steps - 1);
   const double done =
@@ -18,7 +22,8 @@ double LearningRateSchedule::factor(std::uint64_t step) const {
 
 LearningRateSchedule::Shape LearningRateSchedule::shape_of(const std::string& name) {
   if (name == "linear") return Shape::kLinear;
-  return name == "cosine" ? Shape::kCosine : Shape::kConstant;
+  if (name == "cosine") return Shape::kCosine;
+  return name == "inverse_sqrt" ? Shape::kInverseSqrt : Shape::kConstant;
 }
 
 }  // namespace gp

@@ -12,16 +12,21 @@ struct LearningRateSchedule {
   enum class Shape {
     kConstant,
     kLinear,  ///< down to 0 at the end
-    kCosine   ///< half a cosine down to 0 at the end (Loshchilov and Hutter 2017, without restarts)
+    kCosine,  ///< half a cosine down to 0 at the end (Loshchilov and Hutter 2017, without restarts)
+    kInverseSqrt  ///< 1 / sqrt(max(step / decay_start, 1)), which needs no end (Karras et al. 2024,
+                  ///< "Analyzing and Improving the Training Dynamics of Diffusion Models")
   };
   Shape shape = Shape::kConstant;
-  std::uint64_t warm_up = 0;  ///< steps over which it rises linearly to 1 before
-  std::uint64_t steps = 0;    ///< of the whole training; later ones have the last one's factor
+  std::uint64_t warm_up = 0;      ///< steps over which it rises linearly to 1 before
+  std::uint64_t steps = 0;        ///< of the whole training; later ones have the last one's factor
+  std::uint64_t decay_start = 1;  ///< of kInverseSqrt, in steps from the training's first; not 0
 
   /// `step`: counted from 0.
   double factor(std::uint64_t step) const;
 
-  static std::vector<std::string> names() { return {"constant", "linear", "cosine"}; }
+  static std::vector<std::string> names() {
+    return {"constant", "linear", "cosine", "inverse_sqrt"};
+  }
   /// Of one of names().
   static Shape shape_of(const std::string& name);
 };

@@ -82,6 +82,7 @@ TrainerOptions trainer_options(const Params& params, const RunInfo& run, const S
   options.schedule.shape = LearningRateSchedule::shape_of(params.text("schedule"));
   options.schedule.warm_up = static_cast<std::uint64_t>(params.integer("warm_up"));
   options.schedule.steps = steps_of_training(params, stream, phases);
+  options.schedule.decay_start = static_cast<std::uint64_t>(params.integer("decay_start"));
   options.d_steps = static_cast<int>(params.integer("d_steps"));
   options.accumulate = static_cast<int>(params.integer("accumulate"));
   options.ema = params.real("ema");
@@ -257,7 +258,9 @@ void add_training_params(ParamSchema& schema, const TrainingDefaults& defaults) 
             0.95)
       .real("label_smoothing", 0, "reals are trained towards 1 minus this", 0, 0.5)
       .choice("schedule", "constant", LearningRateSchedule::names(),
-              "both learning rates over the steps of all epochs; linear, cosine: down to 0")
+              "both learning rates over the steps of all epochs; linear, cosine: down to 0; "
+              "inverse_sqrt: as 1 / sqrt(step) after decay_start")
+      .integer("decay_start", 1000, "steps after which inverse_sqrt lets the rates fall", 1, 1e9)
       .integer("warm_up", 0, "steps over which both learning rates rise to their value", 0, 1e9)
       .integer("d_steps", 1,
                "pairs of updates of the discriminator on each batch, each with fakes of its own", 1,

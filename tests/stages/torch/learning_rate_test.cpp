@@ -37,11 +37,23 @@ TEST(LearningRateSchedule, MayBeAllWarmUp) {
   EXPECT_DOUBLE_EQ(schedule.factor(20), 1);
 }
 
+TEST(LearningRateSchedule, FallsAsTheInverseSquareRootWhateverTheLength) {
+  LearningRateSchedule schedule{Shape::kInverseSqrt, 10, 50, 100};
+  EXPECT_DOUBLE_EQ(schedule.factor(4), 0.5);  // warm-up
+  EXPECT_EQ(schedule.factor(10), 1);
+  EXPECT_EQ(schedule.factor(100), 1);
+  EXPECT_DOUBLE_EQ(schedule.factor(400), 0.5);
+  EXPECT_DOUBLE_EQ(schedule.factor(10'000), 0.1);
+  schedule.warm_up = 0;
+  EXPECT_EQ(schedule.factor(0), 1);
+}
+
 TEST(LearningRateSchedule, HasAShapeForEachName) {
   EXPECT_EQ(LearningRateSchedule::shape_of("constant"), Shape::kConstant);
   EXPECT_EQ(LearningRateSchedule::shape_of("linear"), Shape::kLinear);
   EXPECT_EQ(LearningRateSchedule::shape_of("cosine"), Shape::kCosine);
-  EXPECT_EQ(LearningRateSchedule::names().size(), 3U);
+  EXPECT_EQ(LearningRateSchedule::shape_of("inverse_sqrt"), Shape::kInverseSqrt);
+  EXPECT_EQ(LearningRateSchedule::names().size(), 4U);
 }
 
 }  // namespace
