@@ -26,6 +26,10 @@ std::string numbered(std::string name, std::size_t number) {
   return name;
 }
 
+at::Tensor pair_accuracy(const at::Tensor& logits_real, const at::Tensor& logits_fake) {
+  return ((logits_real.unsqueeze(1) - logits_fake).sign().mean() + 1) / 2;
+}
+
 AdversarialTrainer::AdversarialTrainer(const ModelConfig& model, const TrainerOptions& options,
                                        std::shared_ptr<GeneratorNetwork> generator,
                                        std::shared_ptr<DiscriminatorNetwork> discriminator)
@@ -72,9 +76,10 @@ GanStep AdversarialTrainer::measured(const at::Tensor& values) const {
   const float* value = read.const_data_ptr<float>();
   GanStep step{value[0], value[1], value[2], value[3], value[4], value[5], value[6], value[7]};
   step.extras = {{"sign_real", value[8]},
+                 {"pair_accuracy", value[9]},
                  {"gradient_norm_d", std::max(value[5], value[6])},
                  {"gradient_norm_g", value[7]}};
-  value += 9;
+  value += 10;
   for (const std::string& name : extra_names()) step.extras.emplace_back(name, *value++);
   for (const char* name : {"diversity", "leak_colour", "leak_translation", "leak_cutout"}) {
     step.extras.emplace_back(name, *value++);

@@ -91,8 +91,8 @@ class AdversarialTrainer {
 
   /// One step's updates. `reals`: float [N,3,H,W] in [-1,1]. Returns loss of D on reals and on
   /// fakes, loss of G, D's accuracies on reals and fakes, norms of the gradients of D on reals and
-  /// fakes and of G, the mean sign of D's logits of reals, and those named by extra_names(), each
-  /// of no dimension, on the device.
+  /// fakes and of G, the mean sign of D's logits of reals, pair_accuracy(), and those named by
+  /// extra_names(), each of no dimension, on the device.
   virtual std::vector<at::Tensor> update(const at::Tensor& reals, const at::Tensor& labels) = 0;
   virtual std::vector<std::string> extra_names() const { return {}; }
   /// What the update rule keeps besides networks and optimisers. Not copies.
@@ -136,5 +136,9 @@ void set_trainable(torch::nn::Module& network, bool trainable);
 
 /// "real", "real.1", "real.2" ..: what random numbers are for.
 std::string numbered(std::string name, std::size_t number);
+
+/// Of D's logits [N] of reals and of fakes: the share of all pairs in which the real's is the
+/// larger, equal ones counting half. No dimension, on the device.
+at::Tensor pair_accuracy(const at::Tensor& logits_real, const at::Tensor& logits_fake);
 
 }  // namespace gp

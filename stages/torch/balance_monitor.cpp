@@ -26,8 +26,9 @@ std::string first_of(const std::vector<std::string>& choices) {
 }  // namespace
 
 const std::array<const char*, BalanceMonitor::kMeasures> BalanceMonitor::kMeasureNames{
-    "accuracy_real", "accuracy_fake", "sign_real",        "log_gradient_d", "log_gradient_g",
-    "diversity",     "leak_colour",   "leak_translation", "leak_cutout",    "loss_g"};
+    "accuracy_real",    "accuracy_fake",  "sign_real", "pair_accuracy",
+    "log_gradient_d",   "log_gradient_g", "diversity", "leak_colour",
+    "leak_translation", "leak_cutout",    "loss_g"};
 const std::array<const char*, BalanceMonitor::kStates> BalanceMonitor::kStateNames{
     "d_saturated",       "d_dead",      "g_collapsed", "d_overfits", "leaks_colour",
     "leaks_translation", "leaks_cutout"};
@@ -39,6 +40,7 @@ BalanceSample balance_sample(const GanStep& step) {
   sample.loss_g = step.loss_g;
   const std::map<std::string, double BalanceSample::*> members{
       {"sign_real", &BalanceSample::sign_real},
+      {"pair_accuracy", &BalanceSample::pair_accuracy},
       {"gradient_norm_d", &BalanceSample::gradient_norm_d},
       {"gradient_norm_g", &BalanceSample::gradient_norm_g},
       {"diversity", &BalanceSample::diversity},
@@ -85,6 +87,7 @@ void BalanceMonitor::add(std::uint64_t step, const BalanceSample& sample) {
   const std::array<double, kMeasures> values{sample.accuracy_real,
                                              sample.accuracy_fake,
                                              sample.sign_real,
+                                             sample.pair_accuracy,
                                              std::log(std::max(sample.gradient_norm_d, kLeastNorm)),
                                              std::log(std::max(sample.gradient_norm_g, kLeastNorm)),
                                              sample.diversity,
@@ -158,19 +161,21 @@ void BalanceMonitor::check_discriminator() {
   change(kSaturated, lower > thresholds_.saturated, lower < thresholds_.saturated_over, lower,
          thresholds_.saturated, thresholds_.saturated_over, accuracies + gradients);
 
-  // At 1/2 a healthy D may be, too, where G has won. It is dead where it says the same to all, or
-  // no longer learns.
+  // At 1/2 a healthy D may be, too, where G has won. It is dead where it says the same to all, not
+  // only by a border that lies beside its answers, or no longer learns.
   const double from_half = std::abs((real + fake) / 2 - 0.5);
-  const bool one_sided = std::abs(real - fake) > thresholds_.one_sided;
+  const double side = std::abs(real - fake), pairs = mean(kPairAccuracy);
+  const bool one_sided = side > thresholds_.one_sided && !(pairs > thresholds_.ranks);
   const bool still = share_d < thresholds_.gradient_left;
-  change(
-      kDead, from_half < thresholds_.dead && (one_sided || still),
-      from_half > thresholds_.dead_over || !(std::abs(real - fake) > thresholds_.one_sided_over ||
-                                             share_d < 2 * thresholds_.gradient_left),
-      from_half, thresholds_.dead, thresholds_.dead_over,
-      accuracies + gradients +
-          (one_sided ? format("; it calls almost all images %s", real > fake ? "real" : "fake")
-                     : ""));
+  change(kDead, from_half < thresholds_.dead && (one_sided || still),
+         from_half > thresholds_.dead_over ||
+             !((side > thresholds_.one_sided_over && !(pairs > thresholds_.ranks_over)) ||
+               share_d < 2 * thresholds_.gradient_left),
+         from_half, thresholds_.dead, thresholds_.dead_over,
+         accuracies + gradients +
+             (one_sided ? format("; it calls almost all images %s and ranks %.0f%% of pairs right",
+                                 real > fake ? "real" : "fake", 100 * pairs)
+                        : ""));
 }
 
 void BalanceMonitor::check_diversity() {
@@ -374,6 +379,7 @@ ordered_json BalanceMonitor::means() const {
     json[name] = logarithm ? std::exp(mean(measure)) : mean(measure);
   };
   put("sign_real", kSignReal);
+  put("pair_accuracy", kPairAccuracy);
   put("gradient_norm_d", kLogGradientD, true);
   put("gradient_norm_g", kLogGradientG, true);
   put("diversity", kDiversity);
@@ -407,8 +413,10 @@ ordered_json BalanceMonitor::json() const {
 void BalanceMonitor::read_json(const ordered_json& json) {
   BalanceMonitor read(settings_, thresholds_);
   read.step_ = json.at("step").get<std::uint64_t>();
+  const ordered_json& means = json.at("means");
   for (std::size_t i = 0; i < kMeasures; ++i) {
-    const ordered_json& mean = json.at("means").at(kMeasureNames[i]);
+    if (!means.contains(kMeasureNames[i])) continue;  // a measure that is newer than the file
+    const ordered_json& mean = means.at(kMeasureNames[i]);
     read.means_[i] = {mean.at("sum").get<double>(), mean.at("weight").get<double>(),
                       mean.at("step").get<std::uint64_t>(), mean.at("count").get<std::uint64_t>()};
   }

@@ -25,6 +25,9 @@ struct BalanceSample {
   /// Mean of the sign of D(real) against that border: r_t of ADA (Karras et al. 2020, sec. 3.1).
   /// (-1..1; with relativistic: of D(real) - D(fake).)
   double sign_real = kNone;
+  /// Share of all pairs of a real and a fake in which the real's logit is the larger, equal ones
+  /// counting half: 0.5 where D cannot tell one from the other, wherever the border is.
+  double pair_accuracy = kNone;
   double gradient_norm_d = kNone, gradient_norm_g = kNone;
   /// diversity_of() in image_statistics.hpp: 1 where fakes are as diverse as reals.
   double diversity = kNone;
@@ -78,7 +81,8 @@ struct BalanceThresholds {
 
   double saturated = 0.95, saturated_over = 0.90;  ///< the smaller of D's two accuracies
   double dead = 0.05, dead_over = 0.10;            ///< |mean of both accuracies - 1/2|, ...
-  double one_sided = 0.90, one_sided_over = 0.80;  ///< ... and their difference, or ...
+  double one_sided = 0.90, one_sided_over = 0.80;  ///< ... and their difference, while pairs ...
+  double ranks = 0.75, ranks_over = 0.80;  ///< ... of a real and a fake are no better told, or ...
   double gradient_left = 0.05;  ///< ... D's gradient as a share of its largest mean (over: twice)
   double collapsed = 0.25, collapsed_over = 0.40;  ///< diversity
   /// Of the distance from D's answers on training reals to those on fakes, how much held-out reals
@@ -149,6 +153,7 @@ class BalanceMonitor {
     kAccuracyReal,
     kAccuracyFake,
     kSignReal,
+    kPairAccuracy,
     kLogGradientD,
     kLogGradientG,
     kDiversity,

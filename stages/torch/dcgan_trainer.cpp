@@ -148,7 +148,8 @@ std::vector<at::Tensor> DcganTrainer::update(const at::Tensor& reals,
           norm_d_real,
           norm_d_fake,
           norm_g,
-          real.logits.sign().mean()};
+          real.logits.sign().mean(),
+          pair_accuracy(real.logits, fake.logits)};
 }
 
 }  // namespace gp

@@ -264,7 +264,8 @@ std::vector<at::Tensor> GanTrainer::update(const at::Tensor& sharp, const at::Te
                                  norm_d,
                                  norm_d,
                                  norm_g,
-                                 for_real.sign().mean()};
+                                 for_real.sign().mean(),
+                                 pair_accuracy(real, fake)};
   if (objective_.r1 > 0) values.push_back(measured.r1.defined() ? measured.r1 : none);
   if (objective_.r2 > 0) values.push_back(measured.r2.defined() ? measured.r2 : none);
   if (objective_.augments()) values.push_back(value(augment_p()));

@@ -24,6 +24,7 @@ BalanceSample healthy() {
   sample.accuracy_real = 0.75;
   sample.accuracy_fake = 0.8;
   sample.sign_real = 0.5;
+  sample.pair_accuracy = 0.85;
   sample.gradient_norm_d = 2;
   sample.gradient_norm_g = 1;
   sample.diversity = 0.8;
@@ -115,11 +116,23 @@ TEST(BalanceMonitor, FindsADeadDByOneAnswerToAll) {
     s.accuracy_real = 1;
     s.accuracy_fake = 0;
     s.sign_real = 0;
+    s.pair_accuracy = 0.55;
   });
   const std::vector<BalanceFinding> findings = feeder.feed(same, 2000);
   expect_one(findings, "d_dead", false);
   EXPECT_NE(findings[0].evidence.find("almost all images real"), std::string::npos);
   expect_one(feeder.feed(healthy(), 2000), "d_dead", true);
+}
+
+TEST(BalanceMonitor, TakesADForAliveThatRanksRightBesideItsBorder) {
+  Feeder feeder;
+  const BalanceSample shifted = with([](BalanceSample& s) {
+    s.accuracy_real = 1;
+    s.accuracy_fake = 0;
+    s.sign_real = 1;
+    s.pair_accuracy = 0.9;
+  });
+  EXPECT_TRUE(feeder.feed(shifted, 3000).empty());
 }
 
 TEST(BalanceMonitor, FindsADeadDByItsGradient) {
@@ -306,6 +319,13 @@ TEST(BalanceMonitor, GoesOnExactlyFromItsJson) {
   EXPECT_EQ(findings_whole, findings_part);
   EXPECT_NE(findings_whole.find("d_saturated is over"), std::string::npos);
   EXPECT_EQ(whole.json().dump(), part.json().dump());
+
+  nlohmann::ordered_json older = part.json();
+  older.at("means").erase("pair_accuracy");
+  BalanceMonitor from_older(augmenting());
+  from_older.read_json(older);
+  EXPECT_FALSE(from_older.means().contains("pair_accuracy"));
+  EXPECT_TRUE(from_older.means().contains("diversity"));
 
   const std::string before = part.json().dump();
   EXPECT_THROW(part.read_json({{"step", 1}}), nlohmann::json::exception);

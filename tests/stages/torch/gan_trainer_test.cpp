@@ -363,6 +363,14 @@ TEST(GanTrainer, AugmentationFollowsItsTarget) {
   EXPECT_NEAR(trainer.state().at("trainer.augment.p").item<double>(), 0.32, 1e-9);
 }
 
+TEST(GanTrainer, PairsAreToldByTheLogitsOrderAlone) {
+  const at::Tensor reals = at::tensor({1.f, 2.f, 3.f});
+  const at::Tensor fakes = at::tensor({0.f, 2.f});
+  EXPECT_FLOAT_EQ(pair_accuracy(reals, fakes).item<float>(), 4.5f / 6);
+  EXPECT_FLOAT_EQ(pair_accuracy(reals - 100, fakes - 100).item<float>(), 4.5f / 6);
+  EXPECT_FLOAT_EQ(pair_accuracy(fakes, reals).item<float>(), 1.5f / 6);
+}
+
 TEST(GanTrainer, AugmentationFollowsTheBorderOfItsLoss) {
   GanConfig config = small_config();
   config.norm_d = GanConfig::Norm::kNone;
@@ -382,7 +390,11 @@ TEST(GanTrainer, AugmentationFollowsTheBorderOfItsLoss) {
     trainer.state().at("trainer.augment.p").fill_(0.5);
   }
   for (int i = 0; i < 4; ++i) {
-    EXPECT_EQ(extra(trainer.step(toy_pixels(16, kBatch)), "sign_real"), -1);
+    const GanStep step = trainer.step(toy_pixels(16, kBatch));
+    EXPECT_EQ(extra(step, "sign_real"), -1);
+    if (i == 0) {
+      EXPECT_EQ(extra(step, "pair_accuracy"), 0.5) << "all logits are the same";
+    }
   }
   EXPECT_NEAR(trainer.augment_p(), 0.5 - 0.32, 1e-9);
 }
