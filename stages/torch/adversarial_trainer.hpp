@@ -138,7 +138,8 @@ void set_trainable(torch::nn::Module& network, bool trainable);
 std::string numbered(std::string name, std::size_t number);
 
 /// Of D's logits [N] of reals and of fakes: the share of all pairs in which the real's is the
-/// larger, equal ones counting half. No dimension, on the device.
+/// larger, equal ones counting half. No dimension, on the device: pair_share() of a step's few
+/// logits, without waiting for them.
 at::Tensor pair_accuracy(const at::Tensor& logits_real, const at::Tensor& logits_fake);
 
 }  // namespace gp
