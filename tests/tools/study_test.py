@@ -137,10 +137,16 @@ class Study(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual([(row["rung"], int(row["images"]) // int(row["steps"])) for row in self.rows()], [("narrow", 4), ("narrow", 4)])
 
+    def test_a_setting_is_of_its_rung_alone(self):
+        done = self.run_study("--set", "narrow:stages.batch.size=4")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual({(row["rung"], int(row["images"]) // int(row["steps"])) for row in self.rows()}, {("narrow", 4), ("wide", 8)})
+
     def test_wrong_arguments_are_told(self):
         for arguments, message in ((["--rungs", "none"], "--rungs: there is no "), (["--jobs", "0"], "--jobs 0: expected 1 to "),
                                    (["--minutes", "0"], "--minutes: expected more than 0"), (["--data", self.folder / "none"], "is no folder"),
-                                   (["--overlay", self.folder / "none"], "is no file")):
+                                   (["--overlay", self.folder / "none"], "is no file"), (["--set", "narrow:size"], "narrow:size: expected RUNG:KEY=VALUE"),
+                                   (["--set", "none:seed=2"], "none is none of the rungs")):
             done = self.run_study(*arguments)
             self.assertEqual(done.returncode, 2)
             self.assertIn(message, done.stderr)
