@@ -48,7 +48,7 @@ run: {threads: 2, max_in_flight: 192}
 constexpr const char* kDerivedYaml = "base: " GP_SOURCE_DIR R"(/configs/demo.yaml
 plugins: [augment_affine, ./mine.so]
 stages:
-  - {change: train.dcgan, epochs: 2}
+  - {change: train.gan, epochs: 2}
   - {remove: evaluate.quality}
   - use: augment.one_of
     after: augment.flip
