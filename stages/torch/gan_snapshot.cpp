@@ -3,6 +3,7 @@
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "pipeline/error.hpp"
@@ -15,6 +16,24 @@ namespace {
 /// Images computed at once. CPU kernels round differently for different batch sizes, so every image
 /// is always computed at the same place of the same block.
 constexpr int kBlock = 32;
+
+/// Which of `n` images stand where in a block. They are repeated where they do not fill it, and
+/// none is put among the four that minibatch_stddev compares, a quarter of a block apart, a second
+/// time while there are others.
+std::array<int, kBlock> fill_block(int n) {
+  std::array<int, kBlock> places{};
+  for (int i = 0; i < kBlock; ++i) {
+    const auto taken = [&](int image) {
+      for (int j = i - kBlock / 4; j >= 0; j -= kBlock / 4) {
+        if (places[j] == image) return true;
+      }
+      return false;
+    };
+    places[i] = i < n ? i : (i % (kBlock / 4) + i / (kBlock / 4)) % n;
+    while (n >= 4 && taken(places[i])) places[i] = (places[i] + 1) % n;
+  }
+  return places;
+}
 
 }  // namespace
 
@@ -139,13 +158,13 @@ std::vector<float> GanSnapshot::discriminate(const std::uint8_t* images, const s
   const int resolution = resolution_of(model_);
   std::vector<float> logits(static_cast<std::size_t>(count));
   at::Tensor pixels = at::zeros({kBlock, resolution, resolution, kChannels}, at::kByte);
+  const int n = std::min(kBlock, count);
+  const std::array<int, kBlock> places = fill_block(n);
   for (int done = 0; done < count; done += kBlock) {
-    const int n = std::min(kBlock, count - done);
-    // The last block is filled up with its own images: others would change what minibatch standard
-    // deviation says about them.
+    const int first = std::min(done, count - n);  // the last block reaches back
     for (int i = 0; i < kBlock; ++i) {
       std::memcpy(pixels.data_ptr<std::uint8_t>() + static_cast<std::size_t>(i) * bytes,
-                  images + static_cast<std::size_t>(done + i % n) * bytes, bytes);
+                  images + static_cast<std::size_t>(first + places[i]) * bytes, bytes);
     }
     at::Tensor block = to_signed(pixels.to(device_));
     if (growth_.resolution > 0 && growth_.resolution < resolution) {
@@ -156,7 +175,7 @@ std::vector<float> GanSnapshot::discriminate(const std::uint8_t* images, const s
     if (classes_of(model_) > 0) {
       classes = at::zeros({kBlock}, at::kLong);
       for (int i = 0; i < kBlock; ++i) {
-        const std::int32_t label = labels[done + i % n];
+        const std::int32_t label = labels[first + places[i]];
         if (label < 0 || label >= classes_of(model_)) {
           throw DataError("an image to evaluate with has label " + std::to_string(label) +
                           ", and this model was trained on " + std::to_string(classes_of(model_)) +
@@ -167,7 +186,7 @@ std::vector<float> GanSnapshot::discriminate(const std::uint8_t* images, const s
       classes = classes.to(device_);
     }
     const at::Tensor result = discriminator_->judge(block, classes).cpu();
-    std::copy_n(result.const_data_ptr<float>(), n, logits.begin() + done);
+    std::copy_n(result.const_data_ptr<float>(), n, logits.begin() + first);
   }
   return logits;
 }

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "pipeline/error.hpp"
 #include "pipeline/files.hpp"
 #include "pipeline/log.hpp"
+#include "pipeline/rng.hpp"
 #include "stages/common/png.hpp"
 #include "stages/torch/compare_sets.hpp"
 #include "stages/torch/compute_device.hpp"
@@ -72,6 +74,71 @@ class ThreadCount {
   int before_;
 };
 
+/// What a discriminator says about images that come in any order. It is asked in a random one, as
+/// in training: one with minibatch standard deviation compares each image with three others, and
+/// those of one class, which may follow each other in the data, look alike. All together, so that
+/// the size of the batches changes no answer.
+class Answers {
+ public:
+  Answers(Snapshot& snapshot, std::function<void()> check_stop)
+      : snapshot_(snapshot),
+        check_stop_(std::move(check_stop)),
+        most_(std::max<std::size_t>(kMostBytes / snapshot.shape().bytes(), kAtOnce)) {}
+
+  /// As Snapshot::discriminate() takes them.
+  void add(const std::uint8_t* images, const std::int32_t* labels, int count) {
+    const std::size_t bytes = snapshot_.shape().bytes();
+    for (int i = 0; i < count; ++i) {
+      // Inside-out shuffle (Knuth, vol. 2, 3.4.2): the place of a random one, which moves to the
+      // end.
+      const std::uint8_t* image = images + static_cast<std::size_t>(i) * bytes;
+      const std::size_t at = rng_.below(static_cast<std::uint32_t>(labels_.size() + 1));
+      images_.insert(images_.end(), image, image + bytes);
+      labels_.push_back(labels[i]);
+      if (at + 1 < labels_.size()) {
+        std::swap_ranges(images_.end() - static_cast<std::ptrdiff_t>(bytes), images_.end(),
+                         images_.begin() + static_cast<std::ptrdiff_t>(at * bytes));
+        std::swap(labels_.back(), labels_[at]);
+      }
+      if (labels_.size() == most_) ask();
+    }
+  }
+
+  /// The logits of all, in no particular order.
+  std::vector<double> finish() {
+    ask();
+    return std::move(logits_);
+  }
+
+ private:
+  static constexpr std::size_t kMostBytes = std::size_t{256} << 20U;
+  static constexpr std::size_t kAtOnce = 256;  // a stop waits for that many
+
+  void ask() {
+    const std::size_t bytes = snapshot_.shape().bytes();
+    for (std::size_t done = 0; done < labels_.size();) {
+      check_stop_();
+      // No small rest, which would have to be compared with itself.
+      const std::size_t left = labels_.size() - done;
+      const std::size_t count = left < 2 * kAtOnce ? left : kAtOnce;
+      const std::vector<float> some = snapshot_.discriminate(
+          images_.data() + done * bytes, labels_.data() + done, static_cast<int>(count));
+      logits_.insert(logits_.end(), some.begin(), some.end());
+      done += count;
+    }
+    images_.clear();
+    labels_.clear();
+  }
+
+  Snapshot& snapshot_;
+  std::function<void()> check_stop_;
+  std::size_t most_;  ///< images held at a time
+  Rng rng_{0, "evaluate.order", 0};
+  std::vector<std::uint8_t> images_;
+  std::vector<std::int32_t> labels_;
+  std::vector<double> logits_;
+};
+
 /// Unwinds one evaluation when a stop is asked for.
 struct Stopped {};
 
@@ -79,7 +146,7 @@ struct Stopped {};
 struct Measured {
   FeatureSet features;
   double accuracy = 0;
-  std::vector<double> logits;  ///< the discriminator's
+  std::vector<double> logits;  ///< the discriminator's, in no particular order
   std::uint64_t rejected = 0;
   bool cached = false;
   std::optional<InceptionScore> inception_score;  ///< of fakes
@@ -118,8 +185,9 @@ class Evaluation {
       }
     }
 
-    AccuracyCounter accuracy(true);
+    Answers answers(snapshot_, [&] { check_stop(); });
     FeatureCollector features;
+    std::uint64_t count = 0;
     const auto stream = context_.streams.open(overrides, options_.batch);
     while (const std::shared_ptr<const Batch> batch = stream->next()) {
       check_stop();
@@ -132,10 +200,8 @@ class Evaluation {
              "gave an image of " + to_string(batch->shape) + ", the snapshot makes " +
                  to_string(snapshot_.shape()));
       }
-      const std::vector<float> logits =
-          snapshot_.discriminate(batch->pixels.get(), batch->labels.data(), batch->count);
-      accuracy.add(logits);
-      result.logits.insert(result.logits.end(), logits.begin(), logits.end());
+      count += static_cast<std::uint64_t>(batch->count);
+      answers.add(batch->pixels.get(), batch->labels.data(), batch->count);
       if (!result.cached) {
         features.add(features_of(batch->pixels.get(), batch->shape, batch->count));
       } else if (picture != nullptr) {
@@ -143,10 +209,11 @@ class Evaluation {
       }
       progress(what, batch->count);
     }
+    result.logits = answers.finish();
     check_stop();  // a stopped stream just ends
-    if (accuracy.count() < kLeastImages) {
+    if (count < kLeastImages) {
       fail(what, overrides,
-           "gave " + std::to_string(accuracy.count()) + " images, a covariance needs at least " +
+           "gave " + std::to_string(count) + " images, a covariance needs at least " +
                std::to_string(kLeastImages));
     }
     if (!result.cached) {
@@ -157,14 +224,14 @@ class Evaluation {
         look_for(*picture, overrides);
       }
     }
-    result.accuracy = accuracy.accuracy();
+    result.accuracy = share_right(result.logits, true);
     return result;
   }
 
   /// Starts `picture` with the first fakes where it is wanted.
   Measured measure_fakes(std::optional<NearestPicture>& picture) {
     Measured result;
-    AccuracyCounter accuracy(false);
+    Answers answers(snapshot_, [&] { check_stop(); });
     FeatureCollector collector;
     std::optional<InceptionScoreAccumulator> inception_score;
     const int shown =
@@ -178,9 +245,7 @@ class Evaluation {
           snapshot_.generate(options_.seed, static_cast<std::uint64_t>(first), n);
       const std::vector<std::int32_t> labels =
           snapshot_.labels(options_.seed, static_cast<std::uint64_t>(first), n);
-      const std::vector<float> logits = snapshot_.discriminate(images.data(), labels.data(), n);
-      accuracy.add(logits);
-      result.logits.insert(result.logits.end(), logits.begin(), logits.end());
+      answers.add(images.data(), labels.data(), n);
       const at::Tensor features = features_of(images.data(), snapshot_.shape(), n);
       collector.add(features);
       const at::Tensor class_scores = extractor_.unbiased_logits(features);
@@ -203,7 +268,8 @@ class Evaluation {
     }
     if (inception_score) result.inception_score = inception_score->finish();
     result.features = collector.finish();
-    result.accuracy = accuracy.accuracy();
+    result.logits = answers.finish();
+    result.accuracy = share_right(result.logits, false);
     return result;
   }
 
@@ -287,13 +353,10 @@ TorchScriptInput torchscript_input(const Params& params) {
 
 }  // namespace
 
-void AccuracyCounter::add(const std::vector<float>& logits) {
-  for (const float logit : logits) right_ += real_ ? logit > 0 : logit <= 0;
-  count_ += logits.size();
-}
-
-double AccuracyCounter::accuracy() const {
-  return count_ == 0 ? 0 : static_cast<double>(right_) / static_cast<double>(count_);
+double share_right(const std::vector<double>& logits, bool real) {
+  const auto right = std::count_if(logits.begin(), logits.end(),
+                                   [&](double logit) { return real ? logit > 0 : logit <= 0; });
+  return logits.empty() ? 0 : static_cast<double>(right) / static_cast<double>(logits.size());
 }
 
 QualityStage::QualityStage(QualityOptions options, std::unique_ptr<FeatureExtractor> extractor)

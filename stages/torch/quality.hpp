@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "pipeline/stage.hpp"
 #include "stages/torch/compare_features.hpp"
@@ -29,19 +30,8 @@ struct QualityOptions {
 };
 
 /// How often the discriminator is right, at the threshold 0 of its logits: reals above, fakes at or
-/// below. NaN is never right.
-class AccuracyCounter {
- public:
-  explicit AccuracyCounter(bool real) : real_(real) {}
-  void add(const std::vector<float>& logits);
-  std::uint64_t count() const { return count_; }
-  double accuracy() const;  ///< right / all; 0 of none
-
- private:
-  bool real_;
-  std::uint64_t right_ = 0;
-  std::uint64_t count_ = 0;
-};
+/// below. NaN is never right. 0 of none.
+double share_right(const std::vector<double>& logits, bool real);
 
 /// `evaluate.quality`: how good the fakes of a snapshot are, and how its discriminator does.
 ///

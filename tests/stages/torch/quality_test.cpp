@@ -9,7 +9,9 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <thread>
 
 #include "pipeline/error.hpp"
@@ -99,6 +101,7 @@ class FakeSnapshot : public Snapshot {
   std::vector<float> discriminate(const std::uint8_t* images, const std::int32_t* /*labels*/,
                                   int count) override {
     if (on_discriminate) on_discriminate();
+    asked.insert(asked.end(), images, images + count * kShape.bytes());
     std::vector<float> logits;
     for (int i = 0; i < count; ++i) logits.push_back(logit_of(images + i * kShape.bytes()));
     return logits;
@@ -107,6 +110,7 @@ class FakeSnapshot : public Snapshot {
 
   std::vector<std::pair<std::uint64_t, int>> generated;
   std::function<void()> on_discriminate;
+  std::vector<std::uint8_t> asked;  ///< all images, as discriminate() got them
 };
 
 /// Image numbers `first`.. by the value of the override "split".
@@ -131,6 +135,7 @@ class FakeStreams : public StreamFactory {
       std::shared_ptr<std::uint8_t[]> memory(new std::uint8_t[pixels.size() * 4]);
       std::memcpy(memory.get(), pixels.data(), pixels.size());
       batch->pixels = memory;
+      batch->labels.assign(static_cast<std::size_t>(batch->count), -1);
       batches.push_back(batch);
     }
     auto end = std::make_shared<Batch>();
@@ -218,17 +223,41 @@ class QualityTest : public ::testing::Test {
   std::vector<std::uint64_t> skipped_;
 };
 
-TEST(AccuracyCounter, ThresholdIsZeroAndNanIsNeverRight) {
-  const float nan = std::numeric_limits<float>::quiet_NaN();
-  AccuracyCounter real(true);
-  EXPECT_EQ(real.accuracy(), 0);
-  real.add({0.1F, -0.1F, 0.0F, nan});
-  real.add({5.0F});
-  EXPECT_EQ(real.count(), 5u);
-  EXPECT_DOUBLE_EQ(real.accuracy(), 2.0 / 5);
-  AccuracyCounter fake(false);
-  fake.add({0.1F, -0.1F, 0.0F, nan, -7.0F});
-  EXPECT_DOUBLE_EQ(fake.accuracy(), 3.0 / 5);
+TEST(ShareRight, ThresholdIsZeroAndNanIsNeverRight) {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_EQ(share_right({}, true), 0);
+  EXPECT_DOUBLE_EQ(share_right({0.1, -0.1, 0, nan, 5}, true), 2.0 / 5);
+  EXPECT_DOUBLE_EQ(share_right({0.1, -0.1, 0, nan, -7}, false), 3.0 / 5);
+}
+
+TEST_F(QualityTest, AsksTheDiscriminatorInOneMixedOrderWhateverTheBatches) {
+  streams_.data.at("").count = 700;
+  std::vector<std::string> orders;
+  for (const int batch : {16, 64}) {
+    options_.batch = batch;
+    snapshot_.asked.clear();
+    evaluate();
+    orders.emplace_back(snapshot_.asked.begin(), snapshot_.asked.end());
+  }
+  EXPECT_EQ(orders[0], orders[1]);
+  // Each image once, and neighbours of the data are seldom neighbours here.
+  const std::size_t bytes = kShape.bytes();
+  const std::vector<std::uint8_t> images = make_images(0, 700);
+  const std::string in_order(images.begin(), images.end());
+  ASSERT_EQ(orders[0].size(), (40 + 700) * bytes);
+  std::map<std::string, int> place;
+  for (int i = 0; i < 700; ++i) place[in_order.substr(i * bytes, bytes)] = i;
+  ASSERT_EQ(place.size(), 700U);
+  std::set<int> seen;
+  int neighbours = 0, before = -9;
+  for (std::size_t i = 40; i < 740; ++i) {
+    const int at = place.at(orders[0].substr(i * bytes, bytes));
+    seen.insert(at);
+    neighbours += std::abs(at - before) == 1 ? 1 : 0;
+    before = at;
+  }
+  EXPECT_EQ(seen.size(), 700U);
+  EXPECT_LT(neighbours, 15);  // 2 to be expected
 }
 
 TEST_F(QualityTest, MeasuresAgainstHeldOutAndTrainingReals) {
