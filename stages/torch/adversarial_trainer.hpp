@@ -62,6 +62,8 @@ class AdversarialTrainer {
   const ModelConfig& model() const { return model_; }
   const TrainerOptions& options() const { return options_; }
   const GrowthPoint& growth() const { return growth_; }
+  /// Steps after which their costs repeat: above 1 where some have more to do, as with penalties.
+  virtual int period() const { return 1; }
 
   const GeneratorNetwork& generator() const { return *generator_; }
   const DiscriminatorNetwork& discriminator() const { return *discriminator_; }

@@ -28,7 +28,7 @@ std::string first_of(const std::vector<std::string>& choices) {
 const std::array<const char*, BalanceMonitor::kMeasures> BalanceMonitor::kMeasureNames{
     "accuracy_real",    "accuracy_fake",  "sign_real", "pair_accuracy",
     "log_gradient_d",   "log_gradient_g", "diversity", "leak_colour",
-    "leak_translation", "leak_cutout",    "loss_g"};
+    "leak_translation", "leak_cutout",    "loss_g",    "augment_p"};
 const std::array<const char*, BalanceMonitor::kStates> BalanceMonitor::kStateNames{
     "d_saturated",       "d_dead",      "g_collapsed", "d_overfits", "leaks_colour",
     "leaks_translation", "leaks_cutout"};
@@ -46,7 +46,8 @@ BalanceSample balance_sample(const GanStep& step) {
       {"diversity", &BalanceSample::diversity},
       {"leak_colour", &BalanceSample::leak_colour},
       {"leak_translation", &BalanceSample::leak_translation},
-      {"leak_cutout", &BalanceSample::leak_cutout}};
+      {"leak_cutout", &BalanceSample::leak_cutout},
+      {"augment_p", &BalanceSample::augment_p}};
   for (const auto& [name, value] : step.extras) {
     const auto member = members.find(name);
     if (member != members.end()) sample.*(member->second) = value;
@@ -94,7 +95,8 @@ void BalanceMonitor::add(std::uint64_t step, const BalanceSample& sample) {
                                              sample.leak_colour,
                                              sample.leak_translation,
                                              sample.leak_cutout,
-                                             sample.loss_g};
+                                             sample.loss_g,
+                                             sample.augment_p};
   for (std::size_t i = 0; i < kMeasures; ++i) {
     if (std::isfinite(values[i])) means_[i].add(step, values[i], thresholds_.window);
   }
@@ -190,7 +192,7 @@ void BalanceMonitor::check_diversity() {
 }
 
 void BalanceMonitor::check_sign() {
-  if (held_out_ || means_[kSignReal].count < thresholds_.least) return;
+  if (held_out_step_ > 0 || means_[kSignReal].count < thresholds_.least) return;
   const double sign = mean(kSignReal);
   const double target = settings_.augments() ? settings_.augment_target : 0;
   const bool high = target > 0
@@ -204,28 +206,27 @@ void BalanceMonitor::check_sign() {
   const double begin = target > 0 ? target + thresholds_.above_target : thresholds_.sign;
   const double end = target > 0 ? target + thresholds_.above_target / 2 : thresholds_.sign_over;
   change(
-      kOverfits, begins && !active_[kSaturated], sign < end || active_[kSaturated], sign, begin,
-      end,
+      kOverfits, begins && !active_[kSaturated], sign < end, sign, begin, end,
       format("the mean sign of D on training reals (ADA's r_t) is %.2f, at its least it was %.2f%s",
              sign, least_sign_,
-             target > 0 ? format("; augment_target is %.2f, so p has reached its limit or moves "
-                                 "too slowly",
-                                 target)
+             target > 0 ? format("; augment_target is %.2f, and p has come to %.2f", target,
+                                 mean(kAugmentP))
                               .c_str()
-                        : "; there were no held-out images to tell for sure"));
+                        : "; no evaluation of held-out images has told for sure"));
 }
 
 void BalanceMonitor::add(const HeldOutSample& sample) {
   const auto finite = [](double value) { return std::isfinite(value); };
-  if (!finite(sample.accuracy_train) || !finite(sample.accuracy_held_out) ||
-      !finite(sample.accuracy_fake)) {
+  if (sample.step <= held_out_step_ || !finite(sample.accuracy_train) ||
+      !finite(sample.accuracy_held_out) || !finite(sample.accuracy_fake)) {
     return;
   }
   step_ = std::max(step_, sample.step);
-  held_out_ = true;
+  held_out_step_ = sample.step;
   if (sample.step < thresholds_.warm_up) return;
   const double gap = sample.accuracy_train - sample.accuracy_held_out;
-  const double called_real = 1 - sample.accuracy_fake;  // of fakes
+  // Of fakes; with pairs, what D would rank right if it could not tell a real from a fake.
+  const double called_real = sample.pairs ? 0.5 : 1 - sample.accuracy_fake;
   // Where D calls no more of the training reals real than of the fakes, there is no distance to
   // measure by, and D knows nothing by heart.
   const double distance = sample.accuracy_train - called_real;
@@ -233,10 +234,16 @@ void BalanceMonitor::add(const HeldOutSample& sample) {
   change(kOverfits, share > thresholds_.overfits && gap > thresholds_.least_gap,
          share < thresholds_.overfits_over || gap < thresholds_.least_gap / 2, share,
          thresholds_.overfits, thresholds_.overfits_over,
-         format("D calls %.0f%% of training reals real, but %.0f%% of held-out reals and %.0f%% of "
-                "fakes: held-out reals lie %.0f%% of the way to the fakes (step %llu)",
-                100 * sample.accuracy_train, 100 * sample.accuracy_held_out, 100 * called_real,
-                100 * share, static_cast<unsigned long long>(sample.step)));
+         (sample.pairs
+              ? format("D ranks %.0f%% of pairs of a training real and a fake right, but %.0f%% of "
+                       "those of a held-out real and a fake",
+                       100 * sample.accuracy_train, 100 * sample.accuracy_held_out)
+              : format("D calls %.0f%% of training reals real, but %.0f%% of held-out reals and "
+                       "%.0f%% of fakes",
+                       100 * sample.accuracy_train, 100 * sample.accuracy_held_out,
+                       100 * called_real)) +
+             format(": held-out reals lie %.0f%% of the way to the fakes (step %llu)", 100 * share,
+                    static_cast<unsigned long long>(sample.step)));
 }
 
 void BalanceMonitor::check_leaks() {
@@ -324,12 +331,12 @@ std::string BalanceMonitor::advice(State state) const {
       choice(!gan, "stage train.gan with minibatch_stddev: true");
       break;
     case kOverfits:
-      choice(
-          gan && !set.augments(),
-          "augment_colour, augment_translation and augment_cutout: true with augment_target: 0.6");
+      choice(gan && !set.augments(), "augment_colour: true and augment_translation: true");
       choice(gan && set.augments() && set.augment_target == 0 && set.augment_p < 0.8,
-             format("augment_p: %.2g, or augment_target: 0.6 instead",
-                    std::min(0.8, 2 * set.augment_p)));
+             format("augment_p: %.2g", std::min(0.8, 2 * set.augment_p)));
+      choice(set.augments() && set.augment_target > 0 && mean(kAugmentP) < 0.9,
+             format("augment_speed_kimg: %.3g (a quarter), so that p follows sooner",
+                    set.augment_speed_kimg / 4));
       choice(gan && set.augments() && !(set.colour && set.translation && set.cutout),
              "all kinds of it: augment_colour, augment_translation, augment_cutout");
       choice(!gan, "more data by augment.flip and augment.affine before batch");
@@ -337,8 +344,8 @@ std::string BalanceMonitor::advice(State state) const {
       choice(gan && set.r1 == 0 && set.norm_d == "none", "r1: 1");
       choice(set.dropout < 0.5, format("dropout: %.2g", set.dropout < 0.25 ? 0.25 : 0.5));
       choice(gan, format("channels_d: %d (half)", std::max(1, set.channels_d / 2)));
-      choice(!gan, "stage train.gan with augment_translation: true and augment_target: 0.6");
-      choice(!held_out_, "held_out of evaluate.quality, to be sure");
+      choice(!gan, "stage train.gan with augment_colour: true and augment_translation: true");
+      choice(held_out_step_ == 0, "held_out of evaluate.quality, to be sure");
       break;
     case kColourLeaks:
     case kTranslationLeaks:
@@ -407,7 +414,7 @@ ordered_json BalanceMonitor::json() const {
           {"largest_diversity", largest_diversity_},
           {"least_sign", least_sign_},
           {"low_sign_step", low_sign_step_},
-          {"held_out", held_out_}};
+          {"held_out_step", held_out_step_}};
 }
 
 void BalanceMonitor::read_json(const ordered_json& json) {
@@ -429,7 +436,11 @@ void BalanceMonitor::read_json(const ordered_json& json) {
   read.largest_diversity_ = json.at("largest_diversity").get<double>();
   read.least_sign_ = json.at("least_sign").get<double>();
   read.low_sign_step_ = json.at("low_sign_step").get<std::uint64_t>();
-  read.held_out_ = json.at("held_out").get<bool>();
+  if (json.contains("held_out_step")) {
+    read.held_out_step_ = json.at("held_out_step").get<std::uint64_t>();
+  } else if (json.at("held_out").get<bool>()) {  // of an older version: which step is not known
+    read.held_out_step_ = std::max<std::uint64_t>(read.step_, 1) - 1;
+  }
   *this = std::move(read);
 }
 

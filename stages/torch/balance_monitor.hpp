@@ -34,17 +34,23 @@ struct BalanceSample {
   /// leaks_of() in image_statistics.hpp: 0 where fakes are like reals, 1 like augmented reals.
   double leak_colour = kNone, leak_translation = kNone, leak_cutout = kNone;
   double loss_g = kNone;
+  double augment_p = kNone;  ///< share of images that each augmentation is applied to
 };
 
 /// What a trainer measured in a step, as the monitor takes it.
 BalanceSample balance_sample(const GanStep& step);
 
-/// D in evaluation mode, on images that are not augmented: from a record of evaluate.quality.
+/// D in evaluation mode, on images that are not augmented and fakes of the averaged G: from a
+/// record of evaluate.quality.
 struct HeldOutSample {
   double accuracy_train = 0;     ///< "real_train"
   double accuracy_held_out = 0;  ///< "real_held_out"
   double accuracy_fake = 0;      ///< "fake"
   std::uint64_t step = 0;
+  /// Where a logit of 0 is no border: the first two are "pair_accuracy" and
+  /// "pair_accuracy_held_out" instead, shares of pairs with a fake that D ranks right; the third
+  /// is unused.
+  bool pairs = false;
 };
 
 /// What the run has set: advice does not name what is set already.
@@ -56,6 +62,7 @@ struct BalanceSettings {
   bool colour = false, translation = false, cutout = false;  ///< of `augment`
   double augment_p = 1;       ///< share of images that each is applied to, where it is fixed
   double augment_target = 0;  ///< of ADA, which moves p; 0: p is fixed
+  double augment_speed_kimg = 500;
   double learning_rate = 2e-4, learning_rate_d = 2e-4;
   double beta1 = 0.5;
   bool minibatch_stddev = false;
@@ -93,7 +100,7 @@ struct BalanceThresholds {
   /// DCGAN's D often lies above that. So: this high, and risen by that from its lowest mean.
   double sign = 0.8, sign_over = 0.7, sign_rise = 0.2;
   double above_target = 0.1;  ///< with ADA instead: how far above its target
-  double sign_windows = 5;    ///< either for so many windows, in which p could have followed
+  double sign_windows = 5;    ///< either for so many windows
   double leaks = 0.5, leaks_over = 0.3;
 };
 
@@ -126,6 +133,7 @@ class BalanceMonitor {
 
   /// `step`: steps done, rising.
   void add(std::uint64_t step, const BalanceSample& sample);
+  /// Nothing where the same step or a later one was given before.
   void add(const HeldOutSample& sample);
   /// What has begun or ended since the last call. (Not part of json(): take them before.)
   std::vector<BalanceFinding> take_findings();
@@ -161,6 +169,7 @@ class BalanceMonitor {
     kLeakTranslation,
     kLeakCutout,
     kLossG,
+    kAugmentP,
     kMeasures
   };
   /// What can be the case on its own; the leaks are of one kind.
@@ -200,7 +209,8 @@ class BalanceMonitor {
   double largest_diversity_ = 0;
   double least_sign_ = 0;
   std::uint64_t low_sign_step_ = 0;  ///< the last one at which r_t was not high
-  bool held_out_ = false;            ///< a held-out set has been seen: r_t no longer decides
+  /// Of the last HeldOutSample; above 0, r_t no longer decides.
+  std::uint64_t held_out_step_ = 0;
   std::vector<BalanceFinding> findings_;
 };
 

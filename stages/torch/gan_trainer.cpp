@@ -110,6 +110,10 @@ at::Tensor GanTrainer::discriminate(const at::Tensor& images, const at::Tensor& 
   return discriminator_(images, labels, dropout, for_penalty);
 }
 
+int GanTrainer::period() const {
+  return objective_.r1 > 0 || objective_.r2 > 0 ? objective_.penalty_every : 1;
+}
+
 GanTrainer::DUpdate GanTrainer::train_discriminator(const at::Tensor& reals,
                                                     const at::Tensor& fakes,
                                                     const at::Tensor& labels, std::size_t number) {
@@ -235,11 +239,14 @@ std::vector<at::Tensor> GanTrainer::update(const at::Tensor& sharp, const at::Te
 
   // Without pairs a logit says on its own what D holds an image for; with them only differences do.
   const bool pairs = needs_pairs(objective_.loss);
-  const double border = objective_.loss == GanLoss::kLeastSquares ? 0.5 : 0;
+  const double border =
+      objective_.loss == GanLoss::kLeastSquares ? (1 - options().label_smoothing) / 2 : 0;
   const at::Tensor& real = measured.logits_real;
   const at::Tensor& fake = measured.logits_fake;
   const at::Tensor for_real = pairs ? real - fake : real - border;
-  if (watches()) watch(reals, fakes, augment_p() > 0 ? augmented(reals, "real") : at::Tensor());
+  // Where less than half of the images are augmented, the difference that the measures of leaks are
+  // relative to is noise, and none is to be expected (Karras et al. 2020).
+  if (watches()) watch(reals, fakes, augment_p() >= 0.5 ? augmented(reals, "real") : at::Tensor());
   if (adaptive_) adaptive_->add(for_real);
 
   set_trainable(*discriminator_, false);

@@ -52,6 +52,7 @@ class GanTrainer : public AdversarialTrainer {
 
   const GanGenerator& generator() const { return generator_; }
   const GanDiscriminator& discriminator() const { return discriminator_; }
+  int period() const override;
   /// The probability of each augmentation at present.
   double augment_p() const;
 

@@ -18,7 +18,7 @@ constexpr std::int64_t kMostCompared = 128;
 
 double leak(double fakes, double reals, double augmented, double least) {
   const double added = augmented - reals;
-  return added >= least ? std::clamp((fakes - reals) / added, -1.0, 2.0) : kNan;
+  return added >= least ? std::clamp((fakes - reals) / added, -2.0, 2.0) : kNan;
 }
 
 }  // namespace

@@ -75,6 +75,7 @@ BalanceSettings balance_settings(const std::string& stage, const Params& params)
   settings.cutout = params.flag("augment_cutout");
   settings.augment_p = params.real("augment_p");
   settings.augment_target = params.real("augment_target");
+  settings.augment_speed_kimg = params.real("augment_speed_kimg");
   settings.minibatch_stddev = params.flag("minibatch_stddev");
   return settings;
 }
@@ -189,7 +190,6 @@ bool TrainingLoop::resume() {
     monitor_.read_json(nlohmann::ordered_json::parse(info.progress.balance));
   }
   findings_ = info.progress.findings;
-  heard_step_ = info.step - 1;  // a step is saved before it is evaluated
   record_.resume_after(metrics_step_, rejects_);
   context_.log.info(format("resuming after step %llu, at sample %llu of epoch %u, from ",
                            static_cast<unsigned long long>(info.step),
@@ -282,24 +282,23 @@ void TrainingLoop::watch_balance(const GanStep& step, std::uint64_t number) {
 
 /// What evaluations found out about held-out images since the last call.
 void TrainingLoop::watch_evaluations() {
-  // Evaluations count logits above 0, which is no border for these.
-  const bool counts_right =
-      !params_.has("loss") || params_.text("loss") == "bce" || params_.text("loss") == "hinge";
-  if (!writes() || !counts_right) return;
+  if (!writes()) return;
+  // Evaluations count logits above 0, which is no border for the other losses.
+  const bool pairs =
+      params_.has("loss") && params_.text("loss") != "bce" && params_.text("loss") != "hinge";
+  const char* const train = pairs ? "pair_accuracy" : "real_train";
+  const char* const held_out = pairs ? "pair_accuracy_held_out" : "real_held_out";
   std::ifstream file(context_.run.directory / "evaluation.jsonl");
   for (std::string line; std::getline(file, line);) {
     const auto record = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
     if (!record.is_object() || !record.contains("step") || !record.contains("accuracy")) continue;
-    const auto step = record["step"].get<std::uint64_t>();
     const auto& accuracy = record["accuracy"];
-    if (step <= heard_step_ || !accuracy.contains("real_train") ||
-        !accuracy.contains("real_held_out") || !accuracy.contains("fake")) {
+    if (!accuracy.contains(train) || !accuracy.contains(held_out) || !accuracy.contains("fake")) {
       continue;
     }
-    heard_step_ = step;
-    monitor_.add(HeldOutSample{accuracy["real_train"].get<double>(),
-                               accuracy["real_held_out"].get<double>(),
-                               accuracy["fake"].get<double>(), step});
+    monitor_.add(HeldOutSample{accuracy[train].get<double>(), accuracy[held_out].get<double>(),
+                               accuracy["fake"].get<double>(), record["step"].get<std::uint64_t>(),
+                               pairs});
   }
   tell_findings();
 }

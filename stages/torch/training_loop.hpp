@@ -101,7 +101,6 @@ class TrainingLoop {
   std::uint64_t metrics_step_ = 0;    ///< that line's
   StepMeans epoch_means_;
   std::vector<std::string> findings_;  ///< JSON, for the next line of metrics.jsonl
-  std::uint64_t heard_step_ = 0;       ///< of the last record of evaluation.jsonl looked at
   std::uint64_t bad_steps_ = 0;        ///< whose losses or gradients were not finite
   int bad_in_a_row_ = 0;  ///< skipped one after the other, or rolled back to one checkpoint
   bool last_was_bad_ = false;

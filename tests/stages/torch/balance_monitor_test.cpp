@@ -192,6 +192,33 @@ TEST(BalanceMonitor, FindsOverfittingOnHeldOutImages) {
   EXPECT_TRUE(feeder.monitor.take_findings().empty());
 }
 
+TEST(BalanceMonitor, ComparesPairsWhereALogitOfZeroIsNoBorder) {
+  Feeder feeder;
+  feeder.feed(healthy(), 1000);
+  feeder.monitor.add(HeldOutSample{0.95, 0.9, 0, 1000, true});
+  EXPECT_TRUE(feeder.monitor.take_findings().empty());
+  feeder.monitor.add(HeldOutSample{0.95, 0.6, 0, 2000, true});
+  const std::vector<BalanceFinding> findings = feeder.monitor.take_findings();
+  expect_one(findings, "d_overfits", false);
+  EXPECT_NEAR(findings[0].value, 0.35 / 0.45, 1e-12);
+  EXPECT_NE(findings[0].evidence.find("60% of those of a held-out real"), std::string::npos);
+}
+
+TEST(BalanceMonitor, HearsEachEvaluationOnce) {
+  Feeder feeder;
+  feeder.feed(healthy(), 1000);
+  const HeldOutSample bad{0.95, 0.4, 0.9, 2000};
+  feeder.monitor.add(bad);
+  feeder.monitor.add(HeldOutSample{0.9, 0.85, 0.8, 3000});
+  EXPECT_EQ(feeder.monitor.take_findings().size(), 2U);
+  BalanceMonitor resumed({});
+  resumed.read_json(feeder.monitor.json());
+  for (BalanceMonitor* monitor : {&feeder.monitor, &resumed}) {
+    monitor->add(bad);
+    EXPECT_TRUE(monitor->take_findings().empty());
+  }
+}
+
 const BalanceSample kKnowsByHeart = with([](BalanceSample& s) {
   s.accuracy_real = 0.93;
   s.sign_real = 0.86;
@@ -202,6 +229,11 @@ TEST(BalanceMonitor, FindsOverfittingByTheSignWhereNothingIsHeldOut) {
   feeder.feed(healthy(), 1000);
   expect_one(feeder.feed(kKnowsByHeart, 2000), "d_overfits", false);
   expect_one(feeder.feed(healthy(), 2000), "d_overfits", true);
+
+  Feeder worse;  // a D that then saturates has not stopped to overfit
+  worse.feed(healthy(), 1000);
+  expect_one(worse.feed(kKnowsByHeart, 2000), "d_overfits", false);
+  expect_one(worse.feed(kSaturatedD, 2000), "d_saturated", false);
 
   Feeder always;  // strong from the start on: nothing says that it is by heart
   EXPECT_TRUE(always.feed(kKnowsByHeart, 3000).empty());
@@ -218,7 +250,19 @@ TEST(BalanceMonitor, HoldsTheSignAgainstTheTargetOfAdaptiveAugmentation) {
   Feeder feeder(settings);
   const auto at = [](double sign) { return with([&](BalanceSample& s) { s.sign_real = sign; }); };
   EXPECT_TRUE(feeder.feed(at(0.66), 3000).empty());
-  expect_one(feeder.feed(at(0.75), 3000), "d_overfits", false);
+  const auto with_p = [&](double p) {
+    BalanceSample sample = at(0.75);
+    sample.augment_p = p;
+    return sample;
+  };
+  Feeder late = feeder;
+  std::vector<BalanceFinding> findings = late.feed(with_p(0.1), 3000);
+  expect_one(findings, "d_overfits", false);
+  EXPECT_NE(findings[0].evidence.find("p has come to 0.10"), std::string::npos);
+  EXPECT_EQ(findings[0].advice.find("augment_speed_kimg: 125 "), 0U);
+  findings = feeder.feed(with_p(1), 3000);
+  expect_one(findings, "d_overfits", false);
+  EXPECT_EQ(findings[0].advice.find("augment_speed_kimg"), std::string::npos);
 }
 
 TEST(BalanceMonitor, FindsEachLeakOfAnAugmentationThatIsOn) {
@@ -322,10 +366,13 @@ TEST(BalanceMonitor, GoesOnExactlyFromItsJson) {
 
   nlohmann::ordered_json older = part.json();
   older.at("means").erase("pair_accuracy");
+  older.erase("held_out_step");
+  older["held_out"] = true;
   BalanceMonitor from_older(augmenting());
   from_older.read_json(older);
   EXPECT_FALSE(from_older.means().contains("pair_accuracy"));
   EXPECT_TRUE(from_older.means().contains("diversity"));
+  EXPECT_EQ(from_older.json().at("held_out_step"), 7999);
 
   const std::string before = part.json().dump();
   EXPECT_THROW(part.read_json({{"step", 1}}), nlohmann::json::exception);

@@ -104,6 +104,15 @@ TEST(DiffAugment, ColourMovesTheMeanByBrightnessOnly) {
   EXPECT_GT(scale.min().item<double>(), 0.499);
   EXPECT_LT(scale.max().item<double>(), 1.501);
   EXPECT_GT(scale.std().item<double>(), 0.2);
+  // What a pixel has besides its grey is scaled by contrast and saturation, in [0, 2].
+  const auto colour = [](const at::Tensor& y) {
+    return (y - y.mean({1}, /*keepdim=*/true)).flatten(1).std(1);
+  };
+  const at::Tensor saturation = colour(augment(x, kColour, 1, key())) / colour(x) / scale;
+  EXPECT_GE(saturation.min().item<double>(), 0);
+  EXPECT_LT(saturation.min().item<double>(), 0.2);
+  EXPECT_GT(saturation.max().item<double>(), 1.8);
+  EXPECT_LT(saturation.max().item<double>(), 2.001);
 }
 
 TEST(DiffAugment, GradientIsTheAdjointAndSoIsItsOwn) {

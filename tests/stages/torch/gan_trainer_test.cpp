@@ -399,6 +399,33 @@ TEST(GanTrainer, AugmentationFollowsTheBorderOfItsLoss) {
   EXPECT_NEAR(trainer.augment_p(), 0.5 - 0.32, 1e-9);
 }
 
+TEST(GanTrainer, LeastSquaresBorderIsHalfWayBetweenItsTargets) {
+  GanConfig config = small_config();
+  config.norm_d = GanConfig::Norm::kNone;
+  GanObjective objective;
+  objective.loss = GanLoss::kLeastSquares;
+  TrainerOptions options = some_options();
+  options.label_smoothing = 0.5;  // reals are trained towards 0.5
+  GanTrainer trainer(config, options, objective);
+  {
+    const at::NoGradGuard no_grad;
+    trainer.state().at("D.dense.weight").fill_(0);
+    trainer.state().at("D.dense.bias").fill_(0.4);
+  }
+  EXPECT_EQ(trainer.step(toy_pixels(16, kBatch)).accuracy_real, 1);
+}
+
+TEST(GanTrainer, LeaksAreMeasuredWhereMostImagesAreAugmented) {
+  GanObjective objective;
+  objective.augment = {true, false, false};
+  for (const double p : {0.4, 0.9}) {
+    objective.augment_p = p;
+    GanTrainer trainer(small_config(), some_options(), objective);
+    const GanStep step = trainer.step(toy_pixels(16, 64));
+    EXPECT_EQ(std::isnan(extra(step, "leak_colour")), p < 0.5) << p;
+  }
+}
+
 TEST(GanTrainer, RealsAreAsCoarseAsFakesWhileLayersFadeIn) {
   GanConfig config = small_config();
   config.growth = GanConfig::Growth::kPhases;
