@@ -364,7 +364,11 @@ StreamInfo Pipeline::describe(const DataPath& path, int batch_size) const {
           path.source->class_names(), path.digest, path.source->digest()};
 }
 
-StreamInfo Pipeline::stream_info() const { return describe(data_, batch_size_); }
+StreamInfo Pipeline::stream_info() const {
+  StreamInfo info = describe(data_, batch_size_);
+  info.keep_last = keep_last_;
+  return info;
+}
 
 StreamInfo Pipeline::info(const std::map<std::string, std::string>& overrides) {
   return describe(make_data_path(for_source(overrides), true), 0);

@@ -173,6 +173,7 @@ struct StreamInfo {
   std::vector<std::string> class_names;
   std::string data_digest;         ///< of what is delivered: source, filter, preprocessing
   std::string source_digest = {};  ///< of what the source's items are
+  bool keep_last = false;          ///< the last batch of an epoch may be smaller
 };
 
 /// Opens further streams over the run's data: the source with its parameters overridden, stages
@@ -246,7 +247,7 @@ struct StepProfile {
     double seconds = 0;
   };
   std::string description;  ///< of the trainer, one line
-  double seconds = 0;       ///< a step, median, while nobody watches
+  double seconds = 0;       ///< a step, while nobody watches: median over groups of equal cost
   int images = 0;           ///< a step
   std::vector<Part> parts;  ///< of one step, longest first; a part's own time
 };

@@ -207,7 +207,8 @@ int evaluate_command(const std::vector<std::string>& arguments) {
   options.add()("against", po::value<std::string>()->value_name("B"),
                 "the images that A is compared with, usually the real ones")(
       "extractor", po::value<std::string>()->value_name("NAME"),
-      "network whose features are compared: efficientnet_lite0 (default) or inception_v3")(
+      "network whose features are compared: efficientnet_lite0 (default), inception_v3, or a "
+      "torchscript file given as --weights")(
       "weights", po::value<std::string>()->value_name("FILE"), "its weights (safetensors)")(
       "protocol", po::value<std::string>()->value_name("P"),
       "how inception_v3 resizes: clean (default), legacy_pytorch or legacy_tensorflow")(

@@ -21,9 +21,8 @@ double LearningRateSchedule::factor(std::uint64_t step) const {
 }
 
 LearningRateSchedule::Shape LearningRateSchedule::shape_of(const std::string& name) {
-  if (name == "linear") return Shape::kLinear;
-  if (name == "cosine") return Shape::kCosine;
-  return name == "inverse_sqrt" ? Shape::kInverseSqrt : Shape::kConstant;
+  const std::vector<std::string> all = names();
+  return static_cast<Shape>(std::ranges::find(all, name) - all.begin());
 }
 
 }  // namespace gp

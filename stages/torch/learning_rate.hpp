@@ -24,6 +24,7 @@ struct LearningRateSchedule {
   /// `step`: counted from 0.
   double factor(std::uint64_t step) const;
 
+  /// In the order of Shape.
   static std::vector<std::string> names() {
     return {"constant", "linear", "cosine", "inverse_sqrt"};
   }

@@ -55,7 +55,8 @@ std::uint64_t steps_of_training(const Params& params, const StreamInfo& stream,
   if (steps_per_epoch > 0) return epochs * steps_per_epoch;
   if (stream.batch_size <= 0) return 0;
   auto batch = static_cast<std::uint64_t>(stream.batch_size);
-  std::uint64_t images = epochs * (stream.source_size / batch * batch);
+  const bool kept = stream.keep_last && stream.source_size % batch > 0;
+  std::uint64_t images = epochs * (stream.source_size / batch + (kept ? 1 : 0)) * batch;
   std::uint64_t steps = 0;
   for (std::size_t i = 0; i < phases.size(); ++i) {
     const auto given = phases[i].overrides.find("batch.size");
@@ -171,28 +172,30 @@ StepProfile GanTrainStage::profile(const RunInfo& run, const StreamInfo& stream,
     at::set_num_threads(std::max(run.threads, 1));
     const std::unique_ptr<AdversarialTrainer> trainer = make_grown_trainer(run, stream);
     const BlankBatch batch(stream);
-    const auto timed_step = [&] {
+    const int period = trainer->period();
+    const auto time_period = [&] {
       const double start = now();
-      trainer->step(batch.pixels, batch.labels);
+      for (int i = 0; i < period; ++i) trainer->step(batch.pixels, batch.labels);
       return now() - start;
     };
-    for (int i = 0; i < 3; ++i) timed_step();
+    for (int i = 0; i < 3; ++i) time_period();
     StepProfile result;
     result.description = describe(name_, *trainer);
     result.images = stream.batch_size;
     std::vector<double> times;
     for (const double start = now(); times.empty() || now() - start < seconds;) {
-      times.push_back(timed_step());
+      times.push_back(time_period());
     }
     std::nth_element(times.begin(), times.begin() + times.size() / 2, times.end());
-    result.seconds = times[times.size() / 2];
+    result.seconds = times[times.size() / 2] / period;
 
     constexpr int kWatched = 3;
     OpProfile profile;
-    for (int i = 0; i < kWatched; ++i) timed_step();
+    for (int i = 0; i < kWatched; ++i) time_period();
+    const double watched = kWatched * period;
     for (const auto& [operation, total] : profile.totals()) {
       result.parts.push_back(
-          {operation, static_cast<double>(total.calls) / kWatched, total.seconds / kWatched});
+          {operation, static_cast<double>(total.calls) / watched, total.seconds / watched});
     }
     std::sort(result.parts.begin(), result.parts.end(),
               [](const auto& a, const auto& b) { return a.seconds > b.seconds; });
@@ -262,9 +265,11 @@ void add_training_params(ParamSchema& schema, const TrainingDefaults& defaults) 
               "inverse_sqrt: as 1 / sqrt(step) after decay_start")
       .integer("decay_start", 1000, "steps after which inverse_sqrt lets the rates fall", 1, 1e9)
       .integer("warm_up", 0, "steps over which both learning rates rise to their value", 0, 1e9)
-      .integer("d_steps", 1,
-               "pairs of updates of the discriminator on each batch, each with fakes of its own", 1,
-               100)
+      .integer(
+          "d_steps", 1,
+          "updates of the discriminator on each batch (pairs of them in train.dcgan), each with "
+          "fakes of its own",
+          1, 100)
       .integer(
           "accumulate", 1,
           "parts that a batch is computed in, one after the other, for less memory; batch norm "

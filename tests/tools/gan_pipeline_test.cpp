@@ -150,6 +150,40 @@ TEST_F(GanPipeline, BenchSaysWhereTheTimeOfAStepGoes) {
   EXPECT_EQ(run_tool("gan-pipeline", command + " --until augment.flip").exit_code, 2);
 }
 
+TEST_F(GanPipeline, WarnsOfBf16WhereThereAreNoInstructionsForIt) {
+  const auto log_in = [&](const std::string& precision) {
+    return run("--max-steps 1 --set run.device=cpu --set run.precision=" + precision).err;
+  };
+  const std::string automatic = log_in("auto");
+  const bool native = automatic.find(" on cpu in bf16") != std::string::npos;
+  EXPECT_NE(native, automatic.find(" on cpu in fp32") != std::string::npos) << automatic;
+  const std::string warning = "cpu has no instructions for bf16";
+  EXPECT_EQ(log_in("bf16").find(warning) == std::string::npos, native);
+  EXPECT_EQ(automatic.find(warning), std::string::npos);
+  EXPECT_EQ(log_in("fp32").find(warning), std::string::npos);
+}
+
+TEST_F(GanPipeline, BenchCountsPenaltiesThatNotEveryStepHas) {
+  const auto convolutions = [this](int penalty_every) {
+    const ToolResult result = run_tool(
+        "gan-pipeline", "bench " + quoted(fs::path(GP_SOURCE_DIR) / "configs/demo.yaml") +
+                            " --trainer --seconds 0.1 --json --set stages.train.gan.max_channels=8"
+                            " --set stages.train.gan.penalty_every=" +
+                            std::to_string(penalty_every));
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    const json profile = json::parse(result.out);
+    double calls = 0;
+    for (const json& operation : profile["operations"]) {
+      if (operation["operation"].get<std::string>().find("convolution") != std::string::npos)
+        calls += operation["calls"].get<double>();
+    }
+    return calls;
+  };
+  const double each = convolutions(1), second = convolutions(2), fourth = convolutions(4);
+  EXPECT_GT(each, second);
+  EXPECT_NEAR(each - second, 2 * (second - fourth), 1e-6);
+}
+
 TEST_F(GanPipeline, TraceShowsWhatEveryThreadDid) {
   const fs::path trace = folder_ / "trace.json";
   const ToolResult result = run("--max-steps 3 --trace " + quoted(trace));
@@ -339,10 +373,14 @@ TEST_F(GanPipeline, InspectOfADataStageDoesNotLoadLibtorch) {
 }
 
 TEST(ShippedConfigs, AreValid) {
-  for (const char* name : {"aircraft", "aircraft_shards", "prep_aircraft", "demo"}) {
-    const ToolResult result = run_tool(
-        "gan-pipeline", "validate '" GP_SOURCE_DIR "/configs/" + std::string(name) + ".yaml'");
-    EXPECT_EQ(result.exit_code, 0) << result.err;
+  const fs::path configs = fs::path(GP_SOURCE_DIR) / "configs";
+  for (const fs::path& folder : {configs, configs / "study"}) {
+    for (const auto& entry : fs::directory_iterator(folder)) {
+      if (entry.path().extension() != ".yaml") continue;
+      const ToolResult result =
+          run_tool("gan-pipeline", "validate '" + entry.path().string() + "'");
+      EXPECT_EQ(result.exit_code, 0) << result.err;
+    }
   }
 }
 

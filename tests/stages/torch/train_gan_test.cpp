@@ -210,6 +210,49 @@ TEST_F(TrainGanTest, ImagesMustSuit) {
   EXPECT_EQ(refusal_of(info(32)), "no ConfigError");
 }
 
+TEST_F(TrainGanTest, RatesFallOverAllStepsAlsoWhereTheLastBatchIsKept) {
+  values_["schedule"] = std::string("linear");
+  values_["epochs"] = whole(2);
+  const auto weights = [&](const std::string& name, std::uint64_t source_size, bool keep_last) {
+    StreamInfo stream_info = info(16);
+    stream_info.source_size = source_size;
+    stream_info.keep_last = keep_last;
+    run_.directory = root_ / name;
+    fs::create_directories(run_.directory);
+    VectorBatchStream stream(toy_stream(16, kBatch, 3, 2));
+    EndContext context{run_, stream_info, stream, log_, {}, 0, {}};
+    TrainGan(params()).run(context);
+    return end_of(name).tensors.at("G.dense.weight");
+  };
+  const at::Tensor expected = weights("whole", 3 * kBatch, false);
+  EXPECT_TRUE(at::equal(weights("kept", 2 * kBatch + 1, true), expected));
+  EXPECT_FALSE(at::equal(weights("dropped", 2 * kBatch + 1, false), expected));
+  EXPECT_TRUE(at::equal(weights("full", 3 * kBatch, true), expected));
+}
+
+TEST_F(TrainGanTest, DComparesAnImageWithOthersWhereABlockIsNotFull) {
+  values_["minibatch_stddev"] = true;
+  VectorBatchStream stream(toy_stream(16, kBatch, 3, 3));
+  train("run", stream, 16);
+  GanSnapshot snapshot(end_of("run"), at::kCPU, "test");
+  const std::size_t bytes = snapshot.shape().bytes();
+  for (const int count : {2, 4, 5, 8, 9, 16, 23, 32, 33, 40}) {
+    const std::vector<std::uint8_t> images = snapshot.generate(5, 0, count);
+    std::vector<std::uint8_t> copies;
+    for (int i = 0; i < count; ++i) {
+      copies.insert(copies.end(), images.begin(), images.begin() + bytes);
+    }
+    const std::vector<float> found = snapshot.discriminate(images.data(), nullptr, count);
+    const std::vector<float> alone = snapshot.discriminate(copies.data(), nullptr, count);
+    ASSERT_EQ(found.size(), static_cast<std::size_t>(count));
+    EXPECT_NE(found[0], alone[0]) << count;
+    // The last of them, copied: were it compared with itself alone, its answer would be this.
+    copies.clear();
+    for (int i = 0; i < count; ++i) copies.insert(copies.end(), images.end() - bytes, images.end());
+    EXPECT_NE(found.back(), snapshot.discriminate(copies.data(), nullptr, count).back()) << count;
+  }
+}
+
 TEST_F(TrainGanTest, ClassesMustBeThere) {
   values_["conditional"] = true;
   EXPECT_MENTIONS(refusal_of(info(16)), "conditional: true needs classes");
