@@ -55,8 +55,8 @@ std::uint64_t steps_of_training(const Params& params, const StreamInfo& stream,
   if (steps_per_epoch > 0) return epochs * steps_per_epoch;
   if (stream.batch_size <= 0) return 0;
   auto batch = static_cast<std::uint64_t>(stream.batch_size);
-  const bool kept = stream.keep_last && stream.source_size % batch > 0;
-  std::uint64_t images = epochs * (stream.source_size / batch + (kept ? 1 : 0)) * batch;
+  const std::uint64_t kept = stream.keep_last ? batch - 1 : 0;
+  std::uint64_t images = epochs * ((stream.source_size + kept) / batch * batch);
   std::uint64_t steps = 0;
   for (std::size_t i = 0; i < phases.size(); ++i) {
     const auto given = phases[i].overrides.find("batch.size");

@@ -199,7 +199,7 @@ TEST(BalanceMonitor, ComparesPairsWhereALogitOfZeroIsNoBorder) {
   EXPECT_TRUE(feeder.monitor.take_findings().empty());
   feeder.monitor.add(HeldOutSample{0.95, 0.6, 0, 2000, true});
   const std::vector<BalanceFinding> findings = feeder.monitor.take_findings();
-  expect_one(findings, "d_overfits", false);
+  ASSERT_NO_FATAL_FAILURE(expect_one(findings, "d_overfits", false));
   EXPECT_NEAR(findings[0].value, 0.35 / 0.45, 1e-12);
   EXPECT_NE(findings[0].evidence.find("60% of those of a held-out real"), std::string::npos);
 }
@@ -257,11 +257,11 @@ TEST(BalanceMonitor, HoldsTheSignAgainstTheTargetOfAdaptiveAugmentation) {
   };
   Feeder late = feeder;
   std::vector<BalanceFinding> findings = late.feed(with_p(0.1), 3000);
-  expect_one(findings, "d_overfits", false);
+  ASSERT_NO_FATAL_FAILURE(expect_one(findings, "d_overfits", false));
   EXPECT_NE(findings[0].evidence.find("p has come to 0.10"), std::string::npos);
   EXPECT_EQ(findings[0].advice.find("augment_speed_kimg: 125 "), 0U);
   findings = feeder.feed(with_p(1), 3000);
-  expect_one(findings, "d_overfits", false);
+  ASSERT_NO_FATAL_FAILURE(expect_one(findings, "d_overfits", false));
   EXPECT_EQ(findings[0].advice.find("augment_speed_kimg"), std::string::npos);
 }
 
