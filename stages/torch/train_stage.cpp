@@ -253,8 +253,10 @@ void add_training_params(ParamSchema& schema, const TrainingDefaults& defaults) 
                DcganConfig::kMaxLatent)
       .integer("channels", 32, "channels at full size; doubled at each halving, to 8x8 pixels", 1,
                DcganConfig::kMaxChannels)
-      .integer("channels_d", 32, "the discriminator's, where they differ", 1,
-               DcganConfig::kMaxChannels)
+      .integer("channels_d", 32,
+               "the discriminator's, where they differ: those of its first layer, which halves the "
+               "image; of residual blocks and growth: phases it is a 1x1 convolution at full size",
+               1, DcganConfig::kMaxChannels)
       .maybe()
       .integer("max_channels", 512, "where the doubling stops", 1, DcganConfig::kMaxChannels)
       .real("dropout", defaults.dropout, "share of the discriminator's activations set to 0", 0,
