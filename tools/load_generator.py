@@ -41,7 +41,7 @@ class Generator(torch.nn.Module):
         if name + "_conv2.weight" not in self.w:
             return y
         skip = self.conv(name + "_skip", x, 0) if name + "_skip.weight" in self.w else x
-        return self.conv(name + "_conv2", y) + F.interpolate(skip, scale_factor=2)
+        return self.conv(name + "_conv2", y) + F.interpolate(skip, scale_factor=2, mode="bilinear")
 
     def forward(self, z, labels=None):
         if "embedding.weight" in self.w:
@@ -51,17 +51,17 @@ class Generator(torch.nn.Module):
         base = "base_conv.weight" in self.w
         x = (x if base else F.leaky_relu(x, self.leak)).unflatten(1, (8, 8, -1)).permute(0, 3, 1, 2)
         x = self.activate("base_norm", self.conv("base_conv", x)) if base else x
-        image = self.conv("rgb8", x, 0) if self.growth == "skip" else None
+        image = self.conv("rgb8", x) if self.growth == "skip" else None
         for number in range((self.size // 8).bit_length() - 1):
             small, x = x, self.block(f"block{number}", x)
             if self.growth == "skip":
-                image = F.interpolate(image, scale_factor=2, mode="bilinear") + self.conv(f"rgb{16 << number}", x, 0)
+                image = F.interpolate(image, scale_factor=2, mode="bilinear") + self.conv(f"rgb{16 << number}", x)
         if self.growth == "none":
             image = self.conv("image", x)
         if self.growth == "phases":
-            image = self.conv(f"rgb{self.size}", x, 0)
+            image = self.conv(f"rgb{self.size}", x)
             if self.fade < 1:
-                old = F.interpolate(self.conv(f"rgb{self.size // 2}", small, 0), scale_factor=2)
+                old = F.interpolate(self.conv(f"rgb{self.size // 2}", small), scale_factor=2)
                 image = torch.lerp(old, image, self.fade)
         return torch.tanh(image)
 

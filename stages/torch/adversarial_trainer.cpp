@@ -112,7 +112,7 @@ void AdversarialTrainer::update_average(std::int64_t count) {
   double decay = 0;
   if (options_.ema_half_life > 0) {
     double half_life = options_.ema_half_life;
-    const auto seen = static_cast<double>(images_);
+    const auto seen = static_cast<double>(images_ - images_before_newest());
     if (options_.ema_ramp_up > 0) half_life = std::min(half_life, options_.ema_ramp_up * seen);
     decay = half_life > 0 ? std::pow(0.5, static_cast<double>(count) / half_life) : 0;
   } else {

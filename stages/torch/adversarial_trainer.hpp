@@ -97,6 +97,8 @@ class AdversarialTrainer {
   /// extra_names(), each of no dimension, on the device.
   virtual std::vector<at::Tensor> update(const at::Tensor& reals, const at::Tensor& labels) = 0;
   virtual std::vector<std::string> extra_names() const { return {}; }
+  /// Images seen before the networks' newest layers were trained.
+  virtual std::uint64_t images_before_newest() const { return 0; }
   /// What the update rule keeps besides networks and optimisers. Not copies.
   virtual std::map<std::string, at::Tensor> own_state() const { return {}; }
 

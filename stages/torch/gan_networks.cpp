@@ -53,8 +53,12 @@ void check(const GrowthPoint& point, const GanConfig& config) {
               ", where there is no smaller level; 1 expected");
 }
 
-at::Tensor upsample(const at::Tensor& x) {
+at::Tensor upsample_nearest(const at::Tensor& x) {
   return at::upsample_nearest2d(x, {2 * x.size(2), 2 * x.size(3)});
+}
+
+at::Tensor upsample_bilinear(const at::Tensor& x) {
+  return at::upsample_bilinear2d(x, {2 * x.size(2), 2 * x.size(3)}, /*align_corners=*/false);
 }
 
 /// `gains`: by the parameter's name; all weights but vectors have one.
@@ -130,7 +134,7 @@ GanGeneratorImpl::GanGeneratorImpl(const GanConfig& config)
     to_rgb_.emplace_back(nullptr);
     if (config.growth == Growth::kPhases && size < config.first_resolution) continue;
     const std::string name = "rgb" + std::to_string(size);
-    to_rgb_.back() = register_module(name, GanConv(in, 3, Kind::kPointwise, false));
+    to_rgb_.back() = register_module(name, GanConv(in, 3, Kind::kSame, false));
     // Skips add up.
     gains_[name + ".weight"] = config.growth == Growth::kSkip ? 1 / std::sqrt(levels + 1) : 1;
   }
@@ -163,7 +167,7 @@ at::Tensor GanGeneratorImpl::run(Block& block, const at::Tensor& x) {
   }
   if (!block.conv2) return y;
   // The 1x1 convolution before the upsampling: the same, with a quarter of the work.
-  return block.conv2(y) + upsample(block.skip ? block.skip(x) : x);
+  return block.conv2(y) + upsample_bilinear(block.skip ? block.skip(x) : x);
 }
 
 at::Tensor GanGeneratorImpl::forward(const at::Tensor& z, const at::Tensor& labels) {
@@ -189,12 +193,11 @@ at::Tensor GanGeneratorImpl::forward(const at::Tensor& z, const at::Tensor& labe
   at::Tensor image;
   if (config_.growth == Growth::kSkip) image = widen(to_rgb_[0](x));
   for (std::size_t i = 0; i < count; ++i) {
-    if (i + 1 == count && point_.fade < 1) image = upsample(widen(to_rgb_[i](x)));
+    if (i + 1 == count && point_.fade < 1) image = upsample_nearest(widen(to_rgb_[i](x)));
     x = run(blocks_[i], x);
     if (config_.growth == Growth::kSkip) {
       // Bilinear, as there.
-      image = at::upsample_bilinear2d(image, {2 * image.size(2), 2 * image.size(3)}, false) +
-              widen(to_rgb_[i + 1](x));
+      image = upsample_bilinear(image) + widen(to_rgb_[i + 1](x));
     }
   }
   if (config_.growth == Growth::kPhases) {

@@ -22,9 +22,11 @@ struct GanConfig {
     kPlain,  ///< the DCGAN's: one convolution a level
     /// One residual block a level, after R3GAN (Huang et al. 2024, "The GAN is dead"): nothing on
     /// the way of the skip but the resampling and, where channels change, a 1x1 convolution; the
-    /// last convolution of each block starts at 0. Unlike there, a block is two 3x3 convolutions
-    /// with one activation between, not 1x1, grouped 3x3, 1x1 (grouped ones are slow on CPUs), and
-    /// the first of them resamples (the second in D).
+    /// last convolution of each block starts at 0. Unlike there, a level has one block, not two, of
+    /// two 3x3 convolutions with one activation between, not 1x1, grouped 3x3, 1x1 (grouped ones
+    /// are slow on CPUs), and the first of them resamples (the second in D): from the nearest
+    /// pixels, and by means of 2x2. (The skip upsamples bilinearly, as there.) The smallest maps
+    /// are 8x8, not 4x4, and the image passes a 3x3 convolution and tanh.
     kResidual
   };
   enum class Norm { kNone, kBatch, kSpectral };  ///< kSpectral: the discriminator's only
@@ -70,7 +72,7 @@ struct GanConfig {
 ///
 /// Plain without growth it is the DCGAN: ReLU after dense, 3x3 convolution to RGB. Else dense is
 /// linear and followed by a 3x3 convolution with norm and activation, so that 8 x 8 images are no
-/// linear function of z; with growth each level has its 1x1 convolution to RGB. tanh comes last,
+/// linear function of z; with growth each level has its 3x3 convolution to RGB. tanh comes last,
 /// after skips are summed and levels blended. ReLU with batch norm, else LeakyReLU 0.2.
 /// Conditional: z is followed by the label's row of a table, brought to mean square 1 (as in
 /// StyleGAN2-ADA).

@@ -64,6 +64,12 @@ GrowthPoint GrowthSchedule::at(std::uint64_t seen, std::int64_t count,
   return point;
 }
 
+std::uint64_t GrowthSchedule::before(int resolution, const GanConfig& model) const {
+  std::uint64_t seen = 0;
+  for (int size = model.first_resolution; size < resolution; size *= 2) seen += images;
+  return seen;
+}
+
 GanTrainer::GanTrainer(const GanConfig& config, const TrainerOptions& options,
                        const GanObjective& objective)
     : GanTrainer(config, options, objective, with_weights(GanGenerator(config), options.seed),
@@ -122,6 +128,9 @@ GanTrainer::DUpdate GanTrainer::train_discriminator(const at::Tensor& reals,
   const bool penalty = steps() % every == 0;
   const bool with_r1 = penalty && objective_.r1 > 0;
   const bool with_r2 = penalty && objective_.r2 > 0;
+  const bool grows = config_.growth == GanConfig::Growth::kPhases;
+  // By a pixel of the last resolution, of k x k that show the same: 1 / k of the gradient's norm.
+  const double k = grows ? static_cast<double>(config_.resolution) / growth().resolution : 1;
   const std::vector<at::Tensor> real_parts = reals.chunk(options().accumulate);
   const std::vector<at::Tensor> fake_parts = fakes.chunk(options().accumulate);
   const std::vector<at::Tensor> label_parts =
@@ -146,7 +155,7 @@ GanTrainer::DUpdate GanTrainer::train_discriminator(const at::Tensor& reals,
         static_cast<double>(real_parts[part].size(0)) / static_cast<double>(reals.size(0));
     const auto add_penalty = [&](const at::Tensor& logits, const at::Tensor& images, double gamma,
                                  at::Tensor& measured) {
-      const at::Tensor norm = gradient_penalty(logits, images);
+      const at::Tensor norm = gradient_penalty(logits, images) / (k * k);
       total = total + norm * (gamma / 2 * static_cast<double>(every));
       add_to(measured, norm * share);
     };
@@ -293,6 +302,11 @@ std::vector<std::string> GanTrainer::extra_names() const {
     names.emplace_back("fade");
   }
   return names;
+}
+
+std::uint64_t GanTrainer::images_before_newest() const {
+  const bool grows = config_.growth == GanConfig::Growth::kPhases;
+  return grows ? objective_.growth.before(growth().resolution, config_) : 0;
 }
 
 std::map<std::string, at::Tensor> GanTrainer::own_state() const {

@@ -22,11 +22,16 @@ struct GrowthSchedule {
   /// The point for the next batch of `count` images, after `seen` ones. Fades in so that the first
   /// batch's share is above 0 and the last one's 1.
   GrowthPoint at(std::uint64_t seen, std::int64_t count, const GanConfig& model) const;
+  /// Images seen before a resolution's first batch.
+  std::uint64_t before(int resolution, const GanConfig& model) const;
 };
 
 struct GanObjective {
   GanLoss loss = GanLoss::kHinge;
-  double r1 = 0;  ///< gamma of the penalty on D's gradient at reals (Mescheder et al. 2018)
+  /// Gamma of the penalty on D's gradient at reals (Mescheder et al. 2018). While networks grow,
+  /// the gradient is that by pixels of the last resolution, of which each of an earlier image has
+  /// several: smaller than that by its own, as in StyleGAN (Karras et al. 2019).
+  double r1 = 0;
   double r2 = 0;  ///< at fakes
   int penalty_every =
       1;  ///< steps between penalties, which are as much larger (Karras et al. 2020)
@@ -61,6 +66,7 @@ class GanTrainer : public AdversarialTrainer {
              GanGenerator generator, GanDiscriminator discriminator);
   std::vector<at::Tensor> update(const at::Tensor& reals, const at::Tensor& labels) override;
   std::vector<std::string> extra_names() const override;
+  std::uint64_t images_before_newest() const override;
   std::map<std::string, at::Tensor> own_state() const override;
 
   /// What an update of D measured.

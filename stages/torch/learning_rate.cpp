@@ -12,11 +12,10 @@ double LearningRateSchedule::factor(std::uint64_t step) const {
     if (step <= decay_start) return 1;
     return std::sqrt(static_cast<double>(decay_start) / static_cast<double>(step));
   }
-  if (shape == Shape::kConstant || steps <= warm_up) return 1;
+  const std::uint64_t start = std::max(warm_up, decay_start);
+  if (shape == Shape::kConstant || steps <= start || step < start) return 1;
   const std::uint64_t last = std::min(step, steps - 1);
-  const double done =
-      last < warm_up ? 0
-                     : static_cast<double>(last - warm_up) / static_cast<double>(steps - warm_up);
+  const double done = static_cast<double>(last - start) / static_cast<double>(steps - start);
   return shape == Shape::kLinear ? 1 - done : (1 + std::cos(std::numbers::pi * done)) / 2;
 }
 

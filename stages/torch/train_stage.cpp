@@ -47,27 +47,36 @@ struct BlankBatch {
   at::Tensor pixels, labels;
 };
 
-/// Steps of all epochs, as far as that is known before rejects.
-std::uint64_t steps_of_training(const Params& params, const StreamInfo& stream,
+std::uint64_t batch_of(const Phase& phase, const StreamInfo& stream) {
+  const auto given = phase.overrides.find("batch.size");
+  return given == phase.overrides.end() ? static_cast<std::uint64_t>(stream.batch_size)
+                                        : std::stoull(given->second);
+}
+
+/// Steps before the last phase; and those of all epochs, as far as that is known before rejects.
+struct TrainingSteps {
+  std::uint64_t until_grown = 0, all = 0;
+};
+TrainingSteps steps_of_training(const Params& params, const StreamInfo& stream,
                                 const std::vector<Phase>& phases) {
   const auto epochs = static_cast<std::uint64_t>(params.integer("epochs"));
   const auto steps_per_epoch = static_cast<std::uint64_t>(params.integer("steps_per_epoch"));
-  if (steps_per_epoch > 0) return epochs * steps_per_epoch;
-  if (stream.batch_size <= 0) return 0;
-  auto batch = static_cast<std::uint64_t>(stream.batch_size);
+  TrainingSteps steps{0, epochs * steps_per_epoch};
+  if (stream.batch_size <= 0) return steps;
+  for (std::size_t i = 0; i + 1 < phases.size(); ++i) {
+    steps.until_grown += phases[i].images / batch_of(phases[i], stream);
+  }
+  if (steps.all > 0) return steps;
+  const auto batch = static_cast<std::uint64_t>(stream.batch_size);
   const std::uint64_t kept = stream.keep_last ? batch - 1 : 0;
   std::uint64_t images = epochs * ((stream.source_size + kept) / batch * batch);
-  std::uint64_t steps = 0;
-  for (std::size_t i = 0; i < phases.size(); ++i) {
-    const auto given = phases[i].overrides.find("batch.size");
-    batch = given == phases[i].overrides.end() ? static_cast<std::uint64_t>(stream.batch_size)
-                                               : std::stoull(given->second);
-    if (i + 1 == phases.size()) break;
-    const std::uint64_t here = std::min(images, phases[i].images);
-    steps += here / batch;
+  for (const Phase& phase : phases) {
+    const std::uint64_t here = &phase == &phases.back() ? images : std::min(images, phase.images);
+    steps.all += here / batch_of(phase, stream);
     images -= here;
   }
-  return steps + images / batch;
+  if (phases.empty()) steps.all = images / batch;
+  return steps;
 }
 
 TrainerOptions trainer_options(const Params& params, const RunInfo& run, const StreamInfo& stream,
@@ -82,8 +91,11 @@ TrainerOptions trainer_options(const Params& params, const RunInfo& run, const S
   options.label_smoothing = params.real("label_smoothing");
   options.schedule.shape = LearningRateSchedule::shape_of(params.text("schedule"));
   options.schedule.warm_up = static_cast<std::uint64_t>(params.integer("warm_up"));
-  options.schedule.steps = steps_of_training(params, stream, phases);
-  options.schedule.decay_start = static_cast<std::uint64_t>(params.integer("decay_start"));
+  const TrainingSteps steps = steps_of_training(params, stream, phases);
+  options.schedule.steps = steps.all;
+  options.schedule.decay_start = options.schedule.shape == LearningRateSchedule::Shape::kInverseSqrt
+                                     ? static_cast<std::uint64_t>(params.integer("decay_start"))
+                                     : steps.until_grown;
   options.d_steps = static_cast<int>(params.integer("d_steps"));
   options.accumulate = static_cast<int>(params.integer("accumulate"));
   options.ema = params.real("ema");
@@ -263,8 +275,9 @@ void add_training_params(ParamSchema& schema, const TrainingDefaults& defaults) 
             0.95)
       .real("label_smoothing", 0, "reals are trained towards 1 minus this", 0, 0.5)
       .choice("schedule", "constant", LearningRateSchedule::names(),
-              "both learning rates over the steps of all epochs; linear, cosine: down to 0; "
-              "inverse_sqrt: as 1 / sqrt(step) after decay_start")
+              "both learning rates over the steps of all epochs; linear, cosine: down to 0, with "
+              "growth: phases from the last phase's first step on; inverse_sqrt: as 1 / sqrt(step) "
+              "after decay_start")
       .integer("decay_start", 1000, "steps after which inverse_sqrt lets the rates fall", 1, 1e9)
       .integer("warm_up", 0, "steps over which both learning rates rise to their value", 0, 1e9)
       .integer(
@@ -284,8 +297,9 @@ void add_training_params(ParamSchema& schema, const TrainingDefaults& defaults) 
             "size; instead of ema; 0: not so",
             0, 1e6)
       .real("ema_ramp_up", 0.05,
-            "that half-life is at most this share of the images seen so far; 0: no such limit", 0,
-            1)
+            "that half-life is at most this share of the images seen so far, with growth: phases "
+            "at the present resolution; 0: no such limit",
+            0, 1)
       .integer("sample_every", 10, "epochs between grids of fakes", 1, 1e6)
       .may_change()
       .integer("rows", 5, "of the grids", 1, 100)

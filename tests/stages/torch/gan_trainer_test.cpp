@@ -698,6 +698,57 @@ TEST(GanTrainer, TellsHowFarItHasGrown) {
   EXPECT_THROW(trainer.step(toy_pixels(8, kBatch)), c10::Error);
 }
 
+TEST(GanTrainer, AverageOfNewLayersRampsUpWithTheImagesSinceThen) {
+  GanConfig config = small_config();
+  config.growth = GanConfig::Growth::kPhases;
+  GanObjective objective;
+  objective.growth = {24, 24};
+  TrainerOptions options = some_options();
+  options.ema_half_life = 1e6;
+  options.ema_ramp_up = 0.5;
+  GanTrainer trainer(config, options, objective);
+  for (int i = 0; i < 3; ++i) trainer.step(toy_pixels(8, 8));
+  const at::Tensor before = trainer.state().at("EMA.rgb16.weight").detach().clone();
+  trainer.step(toy_pixels(16, 8));
+  EXPECT_FALSE(at::equal(before, trainer.state().at("G.rgb16.weight")));
+  EXPECT_TRUE(at::allclose(trainer.state().at("EMA.rgb16.weight"),
+                           0.25 * before + 0.75 * trainer.state().at("G.rgb16.weight"), 1e-6,
+                           1e-8));
+}
+
+TEST(GanTrainer, PenaltiesOfEarlyPhasesAreByPixelsOfTheLastResolution) {
+  GanConfig config = small_config();
+  config.resolution = 32;
+  config.growth = GanConfig::Growth::kPhases;
+  config.norm_d = GanConfig::Norm::kNone;
+  GanObjective objective;
+  objective.r1 = 1;
+  objective.growth = {kBatch, 0};
+  GanTrainer trainer(config, some_options(), objective);
+  for (const int size : {8, 16, 32}) {
+    const at::Tensor pixels = toy_pixels(size, kBatch);
+    const int k = 32 / size;
+    at::Tensor large =
+        at::upsample_nearest2d(pixels.permute({0, 3, 1, 2}).to(at::kFloat) / 127.5 - 1, {32, 32});
+    large.set_requires_grad(true);
+    GanDiscriminator d(config);
+    {
+      const at::NoGradGuard no_grad;
+      const State state = trainer.state();
+      for (auto& parameter : d->named_parameters()) {
+        parameter.value().copy_(state.at("D." + parameter.key()));
+      }
+    }
+    d->set_growth({size});
+    const at::Tensor logits = d(at::avg_pool2d(large, {k, k}));
+    const at::Tensor gradient = torch::autograd::grad({logits.sum()}, {large})[0];
+    const double expected = gradient.square().sum({1, 2, 3}).mean().item<double>();
+    const GanStep step = trainer.step(pixels);
+    EXPECT_EQ(extra(step, "resolution"), size);
+    EXPECT_NEAR(extra(step, "r1"), expected, 1e-4 * expected);
+  }
+}
+
 TEST(GanTrainer, Bf16FollowsFp32) {
   TrainerOptions options = some_options();
   GanObjective objective;

@@ -31,6 +31,18 @@ TEST(LearningRateSchedule, RisesThenFalls) {
   EXPECT_GT(cosine.factor(99), 0);
 }
 
+TEST(LearningRateSchedule, FallsFromAStepOn) {
+  const LearningRateSchedule linear{Shape::kLinear, 4, 20, 10};
+  EXPECT_DOUBLE_EQ(linear.factor(0), 0.25);
+  EXPECT_DOUBLE_EQ(linear.factor(4), 1);
+  EXPECT_DOUBLE_EQ(linear.factor(10), 1);
+  EXPECT_DOUBLE_EQ(linear.factor(15), 0.5);
+  EXPECT_DOUBLE_EQ(linear.factor(19), 0.1);
+  const LearningRateSchedule never{Shape::kCosine, 0, 5, 10};
+  EXPECT_DOUBLE_EQ(never.factor(4), 1);
+  EXPECT_DOUBLE_EQ(never.factor(20), 1);
+}
+
 TEST(LearningRateSchedule, MayBeAllWarmUp) {
   const LearningRateSchedule schedule{Shape::kCosine, 10, 5};
   EXPECT_DOUBLE_EQ(schedule.factor(4), 0.5);

@@ -342,6 +342,20 @@ TEST_F(TrainGanTest, TheScheduleHasAPhaseForEachResolution) {
   EXPECT_EQ(TrainGan(params()).schedule()[0].overrides.size(), 1U);
 }
 
+TEST_F(TrainGanTest, RatesFallOnceTheNetworksHaveGrown) {
+  grow(8, 16, 0.024, 0.024);  // 3 batches, then 16 x 16
+  const std::vector<Phase> phases = TrainGan(params()).schedule();
+  const auto weights = [&](const std::string& schedule, std::uint64_t steps) {
+    values_["schedule"] = schedule;
+    const std::string name = schedule + std::to_string(steps);
+    GrowingStream stream(phases, 3, 3);
+    train(name, stream, 16, steps);
+    return end_of(name).tensors.at("G.dense.weight");
+  };
+  EXPECT_TRUE(at::equal(weights("linear", 4), weights("constant", 4)));
+  EXPECT_FALSE(at::equal(weights("linear", 5), weights("constant", 5)));
+}
+
 TEST_F(TrainGanTest, GoesOnInsideAFadeAndAcrossAPhase) {
   grow(8, 32, 0.024, 0.024);  // 3 batches each: 8, 8, 8, 16, 16, 16, 32 ..
   values_["ema_half_life_kimg"] = 0.05;
