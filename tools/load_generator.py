@@ -20,6 +20,9 @@ class Generator(torch.nn.Module):
         super().__init__()
         self.metadata = metadata
         model = metadata["model"]
+        if metadata.get("format", 3) < 4 and (model.get("blocks", "plain"), model.get("growth", "none")) != ("plain", "none"):
+            raise ValueError("this generator is of an earlier version, whose residual and growing networks compute something else; load it with "
+                             "that version's load_generator.py")
         self.latent = model["latent"]
         self.growth = model.get("growth", "none")
         self.size = metadata.get("growth", {}).get("resolution") or model["resolution"]

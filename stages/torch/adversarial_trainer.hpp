@@ -33,7 +33,8 @@ struct TrainerOptions {
   double ema = 0;      ///< decay of the generator's moving average; 0: none
   /// Images after which half of it is forgotten (Karras et al. 2020), instead of `ema`; 0: not so.
   double ema_half_life = 0;
-  /// The half-life is at most this share of the images seen so far; 0: no such limit.
+  /// The half-life is at most this share of the images seen since the newest layers joined; 0: no
+  /// such limit.
   double ema_ramp_up = 0.05;
   at::Device device = at::kCPU;
   bool bf16 = false;

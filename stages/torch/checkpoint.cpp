@@ -19,7 +19,9 @@ using nlohmann::ordered_json;
 namespace fs = std::filesystem;
 
 constexpr char kMetadataKey[] = "gan_pipeline";
-constexpr int kFormat = 3;
+constexpr int kFormat = 4;
+/// Differs in what residual and growing networks compute from the same tensors.
+constexpr int kFormatBefore = 3;
 constexpr char kIndexName[] = "index.json";
 
 std::string write_info(const CheckpointInfo& info) {
@@ -82,12 +84,18 @@ GrowthPoint read_growth(const ordered_json& json, const ModelConfig& model) {
 
 CheckpointInfo parse_info(const std::string& text) {
   const ordered_json json = ordered_json::parse(text);
-  if (json.at("format") != kFormat) {
-    throw std::runtime_error("its format is " + json.at("format").dump() +
-                             ", this version reads format " + std::to_string(kFormat));
-  }
+  const ordered_json& format = json.at("format");
+  const auto refuse = [&] {
+    throw std::runtime_error("its format is " + format.dump() + ", this version reads format " +
+                             std::to_string(kFormat));
+  };
+  if (format != kFormat && format != kFormatBefore) refuse();
   CheckpointInfo info;
   info.model = read_model(json.at("model"));
+  const auto* gan = std::get_if<GanConfig>(&info.model);
+  const bool changed = gan != nullptr && (gan->blocks != GanConfig::Blocks::kPlain ||
+                                          gan->growth != GanConfig::Growth::kNone);
+  if (changed && format != kFormat) refuse();
   info.growth = read_growth(json.at("growth"), info.model);
   info.step = json.at("step").get<std::uint64_t>();
   info.position.epoch = json.at("epoch").get<std::uint32_t>();
@@ -287,6 +295,7 @@ void export_generator(const Checkpoint& checkpoint, const fs::path& file) {
   Safetensors contents;
   for (const auto& [name, tensor] : state_of(*generator)) contents.tensors["G." + name] = tensor;
   contents.metadata[kMetadataKey] = ordered_json{
+      {"format", kFormat},
       {"kind", "generator"},
       {"model", model_json(info.model)},
       {"growth", {{"resolution", info.growth.resolution}, {"fade", info.growth.fade}}},

@@ -134,7 +134,7 @@ GanGeneratorImpl::GanGeneratorImpl(const GanConfig& config)
     to_rgb_.emplace_back(nullptr);
     if (config.growth == Growth::kPhases && size < config.first_resolution) continue;
     const std::string name = "rgb" + std::to_string(size);
-    to_rgb_.back() = register_module(name, GanConv(in, 3, Kind::kSame, false));
+    to_rgb_.back() = register_module(name, Conv(in, 3, 1));
     // Skips add up.
     gains_[name + ".weight"] = config.growth == Growth::kSkip ? 1 / std::sqrt(levels + 1) : 1;
   }

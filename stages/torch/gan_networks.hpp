@@ -42,7 +42,7 @@ struct GanConfig {
   int resolution = 64;     ///< pixels a side in the end: a power of two, 16 to 512
   int latent = 128;        ///< length of z
   int channels = 32;       ///< of the generator at full size; doubled at each halving ...
-  int channels_d = 32;     ///< of the discriminator at full size; doubled at each halving ...
+  int channels_d = 32;     ///< of the discriminator's first layer; doubled at each halving ...
   int max_channels = 512;  ///< ... up to this
   Blocks blocks = Blocks::kPlain;
   Norm norm_g = Norm::kBatch;
@@ -109,8 +109,8 @@ class GanGeneratorImpl : public GeneratorNetwork {
   Dense dense_{nullptr};
   Conv base_{nullptr};
   BatchNorm base_norm_{nullptr};
-  std::vector<Block> blocks_;    ///< from small to large
-  std::vector<GanConv> to_rgb_;  ///< of 8 << i; empty below first_resolution and without growth
+  std::vector<Block> blocks_;  ///< from small to large
+  std::vector<Conv> to_rgb_;   ///< of 8 << i; empty below first_resolution and without growth
   Conv image_{nullptr};
   std::unordered_map<std::string, double> gains_;
 };
@@ -178,11 +178,11 @@ class GanDiscriminatorImpl : public DiscriminatorNetwork {
 TORCH_MODULE(GanDiscriminator);
 
 /// Draws the weights on the CPU, purpose "weights.<G or D>.<parameter>": uniform, of a variance
-/// that keeps the size of what passes (He et al. 2015): gain^2 / inputs, the gain being that of the
-/// activation that follows, 1 where none does. The first convolution of each of L residual blocks
-/// is divided by sqrt(L), the last is 0 (Fixup, Zhang et al. 2019, with two layers a block), but
-/// where they are spectrally normed. Biases are 0. Spectral norms start from a drawn u, ten
-/// iterations on.
+/// that keeps the size of what passes, but for what bilinear skips smooth (He et al. 2015): gain^2
+/// / inputs, the gain being that of the activation that follows, 1 where none does. The first
+/// convolution of each of L residual blocks is divided by sqrt(L), the last is 0 (Fixup, Zhang et
+/// al. 2019, with two layers a block), but where they are spectrally normed. Biases are 0. Spectral
+/// norms start from a drawn u, ten iterations on.
 void init_gan_weights(GanGenerator& generator, std::uint64_t seed);
 void init_gan_weights(GanDiscriminator& discriminator, std::uint64_t seed);
 

@@ -64,7 +64,7 @@ GrowthPoint GrowthSchedule::at(std::uint64_t seen, std::int64_t count,
   return point;
 }
 
-std::uint64_t GrowthSchedule::before(int resolution, const GanConfig& model) const {
+std::uint64_t GrowthSchedule::images_before(int resolution, const GanConfig& model) const {
   std::uint64_t seen = 0;
   for (int size = model.first_resolution; size < resolution; size *= 2) seen += images;
   return seen;
@@ -306,7 +306,7 @@ std::vector<std::string> GanTrainer::extra_names() const {
 
 std::uint64_t GanTrainer::images_before_newest() const {
   const bool grows = config_.growth == GanConfig::Growth::kPhases;
-  return grows ? objective_.growth.before(growth().resolution, config_) : 0;
+  return grows ? objective_.growth.images_before(growth().resolution, config_) : 0;
 }
 
 std::map<std::string, at::Tensor> GanTrainer::own_state() const {

@@ -23,14 +23,14 @@ struct GrowthSchedule {
   /// batch's share is above 0 and the last one's 1.
   GrowthPoint at(std::uint64_t seen, std::int64_t count, const GanConfig& model) const;
   /// Images seen before a resolution's first batch.
-  std::uint64_t before(int resolution, const GanConfig& model) const;
+  std::uint64_t images_before(int resolution, const GanConfig& model) const;
 };
 
 struct GanObjective {
   GanLoss loss = GanLoss::kHinge;
-  /// Gamma of the penalty on D's gradient at reals (Mescheder et al. 2018). While networks grow,
-  /// the gradient is that by pixels of the last resolution, of which each of an earlier image has
-  /// several: smaller than that by its own, as in StyleGAN (Karras et al. 2019).
+  /// Gamma of the penalty on D's gradient at reals (Mescheder et al. 2018). While networks grow, it
+  /// is taken by the pixels of the last resolution, as in StyleGAN (Karras et al. 2019): with k x k
+  /// of them to one of the present image, 1 / k^2 of the penalty by its own.
   double r1 = 0;
   double r2 = 0;  ///< at fakes
   int penalty_every =

@@ -185,7 +185,7 @@ StageInfo train_gan_info() {
             "Koyama 2018)")
       .real("r1", 0,
             "gamma of the penalty on the discriminator's gradient at reals (Mescheder et al. "
-            "2018); 0: none",
+            "2018), by the pixels of the last phase; 0: none",
             0, 1e6)
       .real("r2", 0, "the same at fakes", 0, 1e6)
       .integer("penalty_every", 1,

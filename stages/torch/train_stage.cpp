@@ -53,29 +53,39 @@ std::uint64_t batch_of(const Phase& phase, const StreamInfo& stream) {
                                         : std::stoull(given->second);
 }
 
-/// Steps before the last phase; and those of all epochs, as far as that is known before rejects.
+/// Steps before the last phase, and those of all epochs, as far as they are known before rejects.
 struct TrainingSteps {
-  std::uint64_t until_grown = 0, all = 0;
+  std::uint64_t before_last_phase = 0, all = 0;
 };
 TrainingSteps steps_of_training(const Params& params, const StreamInfo& stream,
-                                const std::vector<Phase>& phases) {
+                                std::vector<Phase> phases) {
   const auto epochs = static_cast<std::uint64_t>(params.integer("epochs"));
-  const auto steps_per_epoch = static_cast<std::uint64_t>(params.integer("steps_per_epoch"));
-  TrainingSteps steps{0, epochs * steps_per_epoch};
-  if (stream.batch_size <= 0) return steps;
-  for (std::size_t i = 0; i + 1 < phases.size(); ++i) {
-    steps.until_grown += phases[i].images / batch_of(phases[i], stream);
+  TrainingSteps steps;
+  if (stream.batch_size > 0) {
+    if (phases.empty()) phases.emplace_back();
+    const auto batch = static_cast<std::uint64_t>(stream.batch_size);
+    const std::uint64_t kept = stream.keep_last ? batch - 1 : 0;
+    std::uint64_t left = epochs * ((stream.source_size + kept) / batch * batch);
+    // A phase ends with the batch that fills it; what that has too much counts for the next one.
+    std::int64_t to_fill = 0;
+    for (const Phase& phase : phases) {
+      const std::uint64_t of_phase = batch_of(phase, stream);
+      std::uint64_t here = left / of_phase;
+      if (&phase != &phases.back()) {
+        to_fill += static_cast<std::int64_t>(phase.images);
+        const std::uint64_t fill =
+            to_fill > 0 ? (static_cast<std::uint64_t>(to_fill) + of_phase - 1) / of_phase : 0;
+        to_fill -= static_cast<std::int64_t>(fill * of_phase);
+        steps.before_last_phase += fill;
+        here = std::min(here, fill);
+      }
+      steps.all += here;
+      left -= here * of_phase;
+    }
   }
-  if (steps.all > 0) return steps;
-  const auto batch = static_cast<std::uint64_t>(stream.batch_size);
-  const std::uint64_t kept = stream.keep_last ? batch - 1 : 0;
-  std::uint64_t images = epochs * ((stream.source_size + kept) / batch * batch);
-  for (const Phase& phase : phases) {
-    const std::uint64_t here = &phase == &phases.back() ? images : std::min(images, phase.images);
-    steps.all += here / batch_of(phase, stream);
-    images -= here;
+  if (const auto given = static_cast<std::uint64_t>(params.integer("steps_per_epoch")); given > 0) {
+    steps.all = epochs * given;
   }
-  if (phases.empty()) steps.all = images / batch;
   return steps;
 }
 
@@ -95,7 +105,7 @@ TrainerOptions trainer_options(const Params& params, const RunInfo& run, const S
   options.schedule.steps = steps.all;
   options.schedule.decay_start = options.schedule.shape == LearningRateSchedule::Shape::kInverseSqrt
                                      ? static_cast<std::uint64_t>(params.integer("decay_start"))
-                                     : steps.until_grown;
+                                     : steps.before_last_phase;
   options.d_steps = static_cast<int>(params.integer("d_steps"));
   options.accumulate = static_cast<int>(params.integer("accumulate"));
   options.ema = params.real("ema");
@@ -158,6 +168,17 @@ void GanTrainStage::run(EndContext& context) {
       context.log.warn(name_ + ": " + options.device.str() +
                        " has no instructions for bf16, so steps take many times as long as in "
                        "fp32; take run.precision: auto or fp32");
+    }
+    const LearningRateSchedule& schedule = options.schedule;
+    if (schedule.steps > 0 && schedule.steps <= schedule.decay_start &&
+        (schedule.shape == LearningRateSchedule::Shape::kLinear ||
+         schedule.shape == LearningRateSchedule::Shape::kCosine)) {
+      context.log.warn(name_ +
+                       ": the learning rates will not fall: they do so from the last phase "
+                       "on, which begins after " +
+                       std::to_string(schedule.decay_start) + " steps, and the training has " +
+                       std::to_string(schedule.steps) +
+                       "; raise epochs, or take a smaller phase_kimg");
     }
     loop.run();
   } catch (const c10::Error& error) {
@@ -265,19 +286,22 @@ void add_training_params(ParamSchema& schema, const TrainingDefaults& defaults) 
                DcganConfig::kMaxLatent)
       .integer("channels", 32, "channels at full size; doubled at each halving, to 8x8 pixels", 1,
                DcganConfig::kMaxChannels)
-      .integer("channels_d", 32,
-               "the discriminator's, where they differ: those of its first layer, which halves the "
-               "image; of residual blocks and growth: phases it is a 1x1 convolution at full size",
-               1, DcganConfig::kMaxChannels)
+      .integer(
+          "channels_d", 32,
+          "the discriminator's, where they differ: those of its first layer, which halves the "
+          "image (in train.gan with residual blocks or growth: phases a 1x1 convolution at full "
+          "size)",
+          1, DcganConfig::kMaxChannels)
       .maybe()
       .integer("max_channels", 512, "where the doubling stops", 1, DcganConfig::kMaxChannels)
       .real("dropout", defaults.dropout, "share of the discriminator's activations set to 0", 0,
             0.95)
       .real("label_smoothing", 0, "reals are trained towards 1 minus this", 0, 0.5)
-      .choice("schedule", "constant", LearningRateSchedule::names(),
-              "both learning rates over the steps of all epochs; linear, cosine: down to 0, with "
-              "growth: phases from the last phase's first step on; inverse_sqrt: as 1 / sqrt(step) "
-              "after decay_start")
+      .choice(
+          "schedule", "constant", LearningRateSchedule::names(),
+          "both learning rates over the steps of all epochs; linear, cosine: down to 0 (from the "
+          "last phase on, where there are phases); inverse_sqrt: as 1 / sqrt(step) after "
+          "decay_start")
       .integer("decay_start", 1000, "steps after which inverse_sqrt lets the rates fall", 1, 1e9)
       .integer("warm_up", 0, "steps over which both learning rates rise to their value", 0, 1e9)
       .integer(
@@ -297,8 +321,8 @@ void add_training_params(ParamSchema& schema, const TrainingDefaults& defaults) 
             "size; instead of ema; 0: not so",
             0, 1e6)
       .real("ema_ramp_up", 0.05,
-            "that half-life is at most this share of the images seen so far, with growth: phases "
-            "at the present resolution; 0: no such limit",
+            "that half-life is at most this share of the images seen so far (in this phase, where "
+            "there are phases); 0: no such limit",
             0, 1)
       .integer("sample_every", 10, "epochs between grids of fakes", 1, 1e6)
       .may_change()

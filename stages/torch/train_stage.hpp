@@ -34,8 +34,8 @@ class GanTrainStage : public TrainStage {
   virtual std::unique_ptr<AdversarialTrainer> make_trainer(const ModelConfig& model,
                                                            const TrainerOptions& options) const = 0;
 
-  /// Images after which the networks have their full size, where they grow: what a step costs is
-  /// measured from there.
+  /// Images after which the networks have their full size and the fade is over, where they grow:
+  /// what a step costs is measured from there.
   virtual std::uint64_t images_until_grown() const { return 0; }
 
   /// A model's configuration with the sizes, which all have. Throws ConfigError for images that are

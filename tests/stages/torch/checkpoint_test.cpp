@@ -202,6 +202,7 @@ TEST_F(CheckpointTest, WhatIsNoCheckpointIsRefusedWithAReason) {
     return error_of([&] { load_checkpoint(run_ / "bad.safetensors"); });
   };
   EXPECT_MENTIONS(with_metadata([](auto& m) { m["format"] = 2; }), "format is 2");
+  EXPECT_EQ(with_metadata([](auto& m) { m["format"] = 3; }), "no DataError") << "it is a DCGAN";
   EXPECT_MENTIONS(with_metadata([](auto& m) { m["model"]["type"] = "vae"; }), "vae");
   EXPECT_MENTIONS(with_metadata([](auto& m) { m["model"]["resolution"] = 24; }), "power of two");
   EXPECT_MENTIONS(with_metadata([](auto& m) { m["model"]["channels"] = 1 << 20; }), "outside");
@@ -254,6 +255,27 @@ TEST(ModelJson, OfAGanComesBackAsItWas) {
   EXPECT_EQ(read.first_resolution, 16);
   EXPECT_NE(model_json(GanConfig{}), json);
   EXPECT_EQ(model_json(read_model(model_json(GanConfig{}))), model_json(GanConfig{}));
+}
+
+TEST_F(CheckpointTest, ResidualAndGrowingNetworksOfTheFormatBeforeAreRefused) {
+  GanConfig residual, growing;
+  residual.blocks = GanConfig::Blocks::kResidual;
+  growing.growth = GanConfig::Growth::kSkip;
+  for (const GanConfig& config : {GanConfig(), residual, growing}) {
+    Checkpoint checkpoint;
+    checkpoint.info.model = config;
+    Safetensors contents = read_safetensors(folder().save(checkpoint, 1));
+    nlohmann::json metadata = nlohmann::json::parse(contents.metadata.at("gan_pipeline"));
+    metadata["format"] = 3;
+    contents.metadata["gan_pipeline"] = metadata.dump();
+    write_safetensors(run_ / "old.safetensors", contents);
+    const std::string error = error_of([&] { load_checkpoint(run_ / "old.safetensors"); });
+    if (config.blocks == GanConfig::Blocks::kPlain && config.growth == GanConfig::Growth::kNone) {
+      EXPECT_EQ(error, "no DataError");
+    } else {
+      EXPECT_MENTIONS(error, "its format is 3");
+    }
+  }
 }
 
 TEST_F(CheckpointTest, HostileValuesOfAGanAreNamed) {

@@ -181,6 +181,10 @@ TEST(GanNetworks, HaveTheSizesOfTheirDescription) {
                                              conv(32, 3));
   EXPECT_EQ(count(*GanDiscriminator(plain)),
             conv(3, 32) + conv(32, 64) + conv(64, 128) + conv(128, 256) + conv(256 * 64, 1, 1));
+  GanConfig growing;
+  growing.growth = Growth::kPhases;
+  EXPECT_EQ(count(*GanGenerator(growing)) - count(*GanGenerator(plain)),
+            conv(256, 256) + 2 * 256 + conv(256, 3) + conv(128, 3) + conv(64, 3));
   GanConfig residual;
   residual.blocks = Blocks::kResidual;
   residual.norm_g = Norm::kNone;

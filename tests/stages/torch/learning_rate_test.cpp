@@ -38,6 +38,7 @@ TEST(LearningRateSchedule, FallsFromAStepOn) {
   EXPECT_DOUBLE_EQ(linear.factor(10), 1);
   EXPECT_DOUBLE_EQ(linear.factor(15), 0.5);
   EXPECT_DOUBLE_EQ(linear.factor(19), 0.1);
+  EXPECT_DOUBLE_EQ((LearningRateSchedule{Shape::kLinear, 12, 20, 10}.factor(16)), 0.5);
   const LearningRateSchedule never{Shape::kCosine, 0, 5, 10};
   EXPECT_DOUBLE_EQ(never.factor(4), 1);
   EXPECT_DOUBLE_EQ(never.factor(20), 1);

@@ -343,17 +343,40 @@ TEST_F(TrainGanTest, TheScheduleHasAPhaseForEachResolution) {
 }
 
 TEST_F(TrainGanTest, RatesFallOnceTheNetworksHaveGrown) {
-  grow(8, 16, 0.024, 0.024);  // 3 batches, then 16 x 16
+  grow(8, 16, 0.020, 0.020);  // 3 batches of 8 to fill 20 images, then 16 x 16
   const std::vector<Phase> phases = TrainGan(params()).schedule();
-  const auto weights = [&](const std::string& schedule, std::uint64_t steps) {
-    values_["schedule"] = schedule;
-    const std::string name = schedule + std::to_string(steps);
-    GrowingStream stream(phases, 3, 3);
-    train(name, stream, 16, steps);
-    return end_of(name).tensors.at("G.dense.weight");
-  };
-  EXPECT_TRUE(at::equal(weights("linear", 4), weights("constant", 4)));
-  EXPECT_FALSE(at::equal(weights("linear", 5), weights("constant", 5)));
+  for (const int steps_per_epoch : {0, 3}) {
+    SCOPED_TRACE(steps_per_epoch);
+    values_["steps_per_epoch"] = whole(steps_per_epoch);
+    const auto weights = [&](const std::string& schedule, std::uint64_t steps) {
+      values_["schedule"] = schedule;
+      const std::string name =
+          schedule + std::to_string(steps) + "_" + std::to_string(steps_per_epoch);
+      GrowingStream stream(phases, 3, 3);
+      train(name, stream, 16, steps);
+      return end_of(name).tensors.at("G.dense.weight");
+    };
+    EXPECT_TRUE(at::equal(weights("linear", 4), weights("constant", 4)));
+    EXPECT_FALSE(at::equal(weights("linear", 5), weights("constant", 5)));
+  }
+}
+
+TEST_F(TrainGanTest, TellsWhenRatesWillNotFall) {
+  grow(8, 16, 0.024, 0.024);
+  values_["epochs"] = whole(1);  // 3 batches: the first phase
+  const std::vector<Phase> phases = TrainGan(params()).schedule();
+  for (const char* const schedule : {"linear", "constant"}) {
+    values_["schedule"] = std::string(schedule);
+    GrowingStream stream(phases, 3, 1);
+    testing::internal::CaptureStderr();
+    log_.set_quiet(false);
+    train(schedule, stream, 16);
+    log_.set_quiet(true);
+    const std::string told = testing::internal::GetCapturedStderr();
+    EXPECT_EQ(told.find("the learning rates will not fall") != std::string::npos,
+              std::string(schedule) == "linear")
+        << told;
+  }
 }
 
 TEST_F(TrainGanTest, GoesOnInsideAFadeAndAcrossAPhase) {
@@ -364,6 +387,7 @@ TEST_F(TrainGanTest, GoesOnInsideAFadeAndAcrossAPhase) {
   values_["augment_speed_kimg"] = 0.1;
   values_["r1"] = 1.0;
   values_["penalty_every"] = whole(2);
+  values_["schedule"] = std::string("linear");
   const std::vector<Phase> phases = TrainGan(params()).schedule();
   GrowingStream all(phases, 3, 3);
   train("whole", all, 32);
