@@ -128,9 +128,8 @@ GanTrainer::DUpdate GanTrainer::train_discriminator(const at::Tensor& reals,
   const bool penalty = steps() % every == 0;
   const bool with_r1 = penalty && objective_.r1 > 0;
   const bool with_r2 = penalty && objective_.r2 > 0;
-  const bool grows = config_.growth == GanConfig::Growth::kPhases;
   // By a pixel of the last resolution, of k x k that show the same: 1 / k of the gradient's norm.
-  const double k = grows ? static_cast<double>(config_.resolution) / growth().resolution : 1;
+  const double k = grows() ? static_cast<double>(config_.resolution) / growth().resolution : 1;
   const std::vector<at::Tensor> real_parts = reals.chunk(options().accumulate);
   const std::vector<at::Tensor> fake_parts = fakes.chunk(options().accumulate);
   const std::vector<at::Tensor> label_parts =
@@ -208,7 +207,7 @@ at::Tensor GanTrainer::train_generator(const at::Tensor& reals, const at::Tensor
 std::vector<at::Tensor> GanTrainer::update(const at::Tensor& sharp, const at::Tensor& labels) {
   const std::int64_t count = sharp.size(0);
   if (config_.classes > 0) check_labels(labels, count, config_.classes);
-  if (config_.growth == GanConfig::Growth::kPhases) {
+  if (grows()) {
     set_growth(objective_.growth.at(images(), count, config_));
   }
   const at::Tensor reals = growth().fade < 1 ? faded(sharp, growth().fade) : sharp;
@@ -285,7 +284,7 @@ std::vector<at::Tensor> GanTrainer::update(const at::Tensor& sharp, const at::Te
   if (objective_.r1 > 0) values.push_back(measured.r1.defined() ? measured.r1 : none);
   if (objective_.r2 > 0) values.push_back(measured.r2.defined() ? measured.r2 : none);
   if (objective_.augments()) values.push_back(value(augment_p()));
-  if (config_.growth == GanConfig::Growth::kPhases) {
+  if (grows()) {
     values.push_back(value(growth().resolution));
     values.push_back(value(growth().fade));
   }
@@ -297,7 +296,7 @@ std::vector<std::string> GanTrainer::extra_names() const {
   if (objective_.r1 > 0) names.emplace_back("r1");
   if (objective_.r2 > 0) names.emplace_back("r2");
   if (objective_.augments()) names.emplace_back("augment_p");
-  if (config_.growth == GanConfig::Growth::kPhases) {
+  if (grows()) {
     names.emplace_back("resolution");
     names.emplace_back("fade");
   }
@@ -305,8 +304,7 @@ std::vector<std::string> GanTrainer::extra_names() const {
 }
 
 std::uint64_t GanTrainer::images_before_newest() const {
-  const bool grows = config_.growth == GanConfig::Growth::kPhases;
-  return grows ? objective_.growth.images_before(growth().resolution, config_) : 0;
+  return grows() ? objective_.growth.images_before(growth().resolution, config_) : 0;
 }
 
 std::map<std::string, at::Tensor> GanTrainer::own_state() const {

@@ -79,6 +79,7 @@ class GanTrainer : public AdversarialTrainer {
   /// again, in parts. Returns the loss.
   at::Tensor train_generator(const at::Tensor& reals, const at::Tensor& z, const at::Tensor& fakes,
                              const at::Tensor& labels);
+  bool grows() const { return config_.growth == GanConfig::Growth::kPhases; }
   at::Tensor generate(const at::Tensor& z, const at::Tensor& labels);
   at::Tensor augmented(const at::Tensor& images, const std::string& pass) const;
   at::Tensor discriminate(const at::Tensor& images, const at::Tensor& labels,

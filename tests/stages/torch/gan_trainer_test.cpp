@@ -611,16 +611,27 @@ INSTANTIATE_TEST_SUITE_P(Recipes, GanTrainerState,
                            return recipes()[static_cast<std::size_t>(of.param)].name;
                          });
 
-TEST(GanTrainer, AHalfLifeRampsUpWithTheImages) {
+TrainerOptions ramping_options() {
   TrainerOptions options = some_options();
   options.ema_half_life = 1e6;
   options.ema_ramp_up = 0.5;
-  GanTrainer trainer(small_config(), options, {});
+  return options;
+}
+
+/// Of the average of `layer` a quarter is what it was: its first images took two half-lives.
+void expect_quarter_kept(const GanTrainer& trainer, const std::string& layer,
+                         const at::Tensor& before) {
+  const State state = trainer.state();
+  EXPECT_FALSE(at::equal(before, state.at("G." + layer)));
+  EXPECT_TRUE(at::allclose(state.at("EMA." + layer), 0.25 * before + 0.75 * state.at("G." + layer),
+                           1e-6, 1e-8));
+}
+
+TEST(GanTrainer, AHalfLifeRampsUpWithTheImages) {
+  GanTrainer trainer(small_config(), ramping_options(), {});
   const at::Tensor before = trainer.state().at("EMA.dense.weight").detach().clone();
   trainer.step(toy_pixels(16, 16));
-  EXPECT_TRUE(at::allclose(trainer.state().at("EMA.dense.weight"),
-                           0.25 * before + 0.75 * trainer.state().at("G.dense.weight"), 1e-6,
-                           1e-8));
+  expect_quarter_kept(trainer, "dense.weight", before);
 }
 
 // --- Growth
@@ -703,17 +714,11 @@ TEST(GanTrainer, AverageOfNewLayersRampsUpWithTheImagesSinceThen) {
   config.growth = GanConfig::Growth::kPhases;
   GanObjective objective;
   objective.growth = {24, 24};
-  TrainerOptions options = some_options();
-  options.ema_half_life = 1e6;
-  options.ema_ramp_up = 0.5;
-  GanTrainer trainer(config, options, objective);
+  GanTrainer trainer(config, ramping_options(), objective);
   for (int i = 0; i < 3; ++i) trainer.step(toy_pixels(8, 8));
   const at::Tensor before = trainer.state().at("EMA.rgb16.weight").detach().clone();
   trainer.step(toy_pixels(16, 8));
-  EXPECT_FALSE(at::equal(before, trainer.state().at("G.rgb16.weight")));
-  EXPECT_TRUE(at::allclose(trainer.state().at("EMA.rgb16.weight"),
-                           0.25 * before + 0.75 * trainer.state().at("G.rgb16.weight"), 1e-6,
-                           1e-8));
+  expect_quarter_kept(trainer, "rgb16.weight", before);
 }
 
 TEST(GanTrainer, PenaltiesOfEarlyPhasesAreByPixelsOfTheLastResolution) {
@@ -731,14 +736,7 @@ TEST(GanTrainer, PenaltiesOfEarlyPhasesAreByPixelsOfTheLastResolution) {
     at::Tensor large =
         at::upsample_nearest2d(pixels.permute({0, 3, 1, 2}).to(at::kFloat) / 127.5 - 1, {32, 32});
     large.set_requires_grad(true);
-    GanDiscriminator d(config);
-    {
-      const at::NoGradGuard no_grad;
-      const State state = trainer.state();
-      for (auto& parameter : d->named_parameters()) {
-        parameter.value().copy_(state.at("D." + parameter.key()));
-      }
-    }
+    GanDiscriminator d = trainer.discriminator();  // the same, not a copy
     d->set_growth({size});
     const at::Tensor logits = d(at::avg_pool2d(large, {k, k}));
     const at::Tensor gradient = torch::autograd::grad({logits.sum()}, {large})[0];
