@@ -130,12 +130,13 @@ class Verdict {
   void by_end(const StageBench& end, double data_seconds) {
     const double data_rate = static_cast<double>(result_.images) / std::max(data_seconds, 1e-9);
     result_.bottleneck = end.name;
-    result_.advice = "'" + end.name + "' is the bottleneck: it is busy " + percent(end.busy) +
-                     " of the time, and the data path could deliver " + number(data_rate) +
-                     " images/s (" + number(data_rate / result_.images_per_second, 1) +
-                     " times as many); a GPU (run.device), run.precision: bf16 where the device "
-                     "has it, more threads (run.threads) or a smaller model would help, faster "
-                     "data would not";
+    result_.advice =
+        "'" + end.name + "' is the bottleneck: it is busy " + percent(end.busy) +
+        " of the time, and the data path could deliver " + number(data_rate) + " images/s (" +
+        number(data_rate / result_.images_per_second, 1) +
+        " times as many); a GPU (run.device), run.precision: bf16 where the device "
+        "is faster in it, more threads (run.threads) or a smaller model would help, faster "
+        "data would not";
   }
 
   void by_data(const Work& work, double total) {

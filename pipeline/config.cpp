@@ -228,7 +228,7 @@ const ParamSchema& run_schema() {
         .text("device", defaults.device,
               "where to train: auto (a GPU where there is one) | cpu | cuda | cuda:N")
         .choice("precision", defaults.precision, {"auto", "fp32", "bf16"},
-                "arithmetic of the trainer; auto: bf16 where the device has it")
+                "arithmetic of the trainer; auto: bf16 where that is faster")
         .integer("threads", 1, "thread budget of the run; auto: all processors", 1, 512)
         .integer(
             "data_threads", 1,

@@ -1,6 +1,7 @@
 #include "stages/torch/compute_device.hpp"
 
 #include <ATen/Context.h>
+#include <ATen/cpu/Utils.h>
 #include <dlfcn.h>
 
 #include <optional>
@@ -102,10 +103,18 @@ bool has_native_bf16(at::Device device) {
 #endif
 }
 
+bool is_faster_in_bf16(at::Device device) {
+  if (!has_native_bf16(device)) return false;
+#if defined(__x86_64__)
+  if (device.is_cpu()) return !__builtin_cpu_is("intel") || at::cpu::init_amx();
+#endif
+  return true;
+}
+
 bool resolve_bf16(const std::string& precision, at::Device device) {
   if (precision == "bf16") return true;
   if (precision == "fp32") return false;
-  if (precision == "auto") return has_native_bf16(device);
+  if (precision == "auto") return is_faster_in_bf16(device);
   throw ConfigError("precision '" + precision + "' is unknown; expected auto, fp32 or bf16");
 }
 

@@ -520,8 +520,17 @@ TEST(ComputeDevice, NamesAreChecked) {
   EXPECT_THROW(resolve_device("cuda:999"), RunError);
   EXPECT_TRUE(resolve_bf16("bf16", at::kCPU));
   EXPECT_FALSE(resolve_bf16("fp32", at::kCPU));
-  EXPECT_EQ(resolve_bf16("auto", at::kCPU), has_native_bf16(at::kCPU));
   EXPECT_THROW(resolve_bf16("fp16", at::kCPU), ConfigError);
+}
+
+TEST(ComputeDevice, AutoIsBf16WhereTheProcessorIsFasterInIt) {
+  const std::vector<std::uint8_t> bytes = read_file("/proc/cpuinfo");
+  const std::string cpu(bytes.begin(), bytes.end());
+  const auto has = [&](const char* text) { return cpu.find(text) != std::string::npos; };
+  const bool faster = has("avx512_bf16") && (has("amx_bf16") || !has("GenuineIntel"));
+  EXPECT_EQ(has_native_bf16(at::kCPU), has("avx512_bf16"));
+  EXPECT_EQ(is_faster_in_bf16(at::kCPU), faster);
+  EXPECT_EQ(resolve_bf16("auto", at::kCPU), faster);
 }
 
 TEST(TrainingRecord, ThinningKeepsMeansAndOrder) {
