@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -96,6 +97,10 @@ struct RunSettings {
   int data_threads = 0;  ///< 0: auto
   int max_in_flight = 512;
   int prefetch = 2;
+
+  /// What max_in_flight must be for batches of `size`. Two of them at least: a trainer may ask for
+  /// the next one before it lets go of the last.
+  std::int64_t least_in_flight(std::int64_t size) const { return size * std::max(prefetch + 1, 2); }
 };
 
 /// What the source of a run does with bad samples.
@@ -129,11 +134,10 @@ struct Config {
 };
 
 /// Checks everything that can be checked without opening data: names, parameters, the order of
-/// kinds along the list, one source, `batch` before train.*, max_in_flight >= batch * (prefetch +
-/// 1). Throws ConfigError with all errors together, one a line:
-/// `configs/aircraft.yaml:12:11: stages[4] 'augment.flip': p = 1.5 is outside [0, 1]`.
-/// `registry` holds the built-in stages and what file.plugins() and file.modules() name; it
-/// outlives the result.
+/// kinds along the list, one source, `batch` before train.*, run.least_in_flight. Throws
+/// ConfigError with all errors together, one a line: `configs/aircraft.yaml:12:11: stages[4]
+/// 'augment.flip': p = 1.5 is outside [0, 1]`. `registry` holds the built-in stages and what
+/// file.plugins() and file.modules() name; it outlives the result.
 Config check_config(const ConfigFile& file, const StageRegistry& registry);
 
 /// The parameters of `stage` with some overridden, checked by the same schema (for evaluation's

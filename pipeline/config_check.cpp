@@ -487,7 +487,7 @@ class Checker {
     if (batch == config_.stages.end() || !batch->params.has("size")) return;
     const std::int64_t size = batch->params.integer("size");
     const RunSettings& run = config_.run;
-    const std::int64_t needed = size * (run.prefetch + 1);
+    const std::int64_t needed = run.least_in_flight(size);
     if (run.max_in_flight >= needed) return;
     // Point at what was written: the limit, else the batch.
     Mark mark = batch->mark;
@@ -501,11 +501,13 @@ class Checker {
         if (const Node* written = entry.node->find("size")) mark = written->mark;
       }
     }
-    problems_.add(mark, "run: max_in_flight = " + std::to_string(run.max_in_flight) +
-                            " is less than batch size " + std::to_string(size) + " * (prefetch " +
-                            std::to_string(run.prefetch) + " + 1) = " + std::to_string(needed) +
-                            "; write run: {max_in_flight: " + std::to_string(needed) +
-                            "} or more, or make the batch smaller");
+    problems_.add(
+        mark,
+        "run: max_in_flight = " + std::to_string(run.max_in_flight) + " is less than batch size " +
+            std::to_string(size) + " * " +
+            (run.prefetch == 0 ? "2" : "(prefetch " + std::to_string(run.prefetch) + " + 1)") +
+            " = " + std::to_string(needed) + "; write run: {max_in_flight: " +
+            std::to_string(needed) + "} or more, or make the batch smaller");
   }
 
   const ConfigFile& file_;

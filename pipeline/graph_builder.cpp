@@ -94,6 +94,57 @@ TransformChain::Link make_link(const StageConfig& stage,
   return link;
 }
 
+/// "image.resize.size" -> stage "image.resize", parameter "size". `schedule` is whose they are.
+StageOverrides by_stage(const Config& config, const std::map<std::string, std::string>& overrides,
+                        const std::string& schedule) {
+  StageOverrides result;
+  for (const auto& [key, value] : overrides) {
+    const std::size_t dot = key.rfind('.');
+    const std::string address = key.substr(0, dot);
+    if (dot == std::string::npos || config.find_stage(address) == nullptr) {
+      std::string addresses;
+      for (const StageConfig& stage : config.stages) {
+        addresses += (addresses.empty() ? "" : ", ") + stage.address;
+      }
+      throw ConfigError(schedule + " sets '" + key +
+                        "', and that is no parameter of a stage; expected STAGE.PARAMETER, such "
+                        "as image.resize.size, of one of " +
+                        addresses);
+    }
+    result[address][key.substr(dot + 1)] = value;
+  }
+  return result;
+}
+
+std::string schedule_of(const StageConfig& trainer) {
+  return trainer.mark.text() + ": the schedule of '" + trainer.address + "'";
+}
+
+/// A phase of a trainer's schedule, as far as it can be checked without the data.
+struct CheckedPhase {
+  StageOverrides overrides;
+  int batch_size = 0;
+};
+CheckedPhase check_phase(const Config& config, const StageConfig& trainer, const Phase& phase) {
+  const std::string schedule = schedule_of(trainer);
+  CheckedPhase checked{by_stage(config, phase.overrides, schedule)};
+  for (const StageConfig& stage : config.stages) {
+    const auto found = checked.overrides.find(stage.address);
+    if (found == checked.overrides.end() && stage.use != kBatchStage) continue;
+    const Params params = found == checked.overrides.end()
+                              ? stage.params
+                              : override_params(stage, found->second, schedule);
+    if (stage.use == kBatchStage) checked.batch_size = static_cast<int>(params.integer("size"));
+  }
+  const std::int64_t needed = config.run.least_in_flight(checked.batch_size);
+  if (config.run.max_in_flight < needed) {
+    throw ConfigError(schedule + " has batches of " + std::to_string(checked.batch_size) +
+                      ", and with prefetch " + std::to_string(config.run.prefetch) +
+                      " they need run: {max_in_flight: " + std::to_string(needed) + "} or more");
+  }
+  return checked;
+}
+
 /// An evaluation's stream with the stages it runs on.
 class OwningStream : public BatchStream {
  public:
@@ -108,6 +159,28 @@ class OwningStream : public BatchStream {
 };
 
 }  // namespace
+
+void try_stages(const Config& config) {
+  std::string problems;
+  ExitCode exit_code = ExitCode::kUsage;
+  const std::function<void(const StageConfig&)> try_stage = [&](const StageConfig& stage) {
+    for (const StageConfig& choice : stage.choices) try_stage(choice);
+    const bool is_engine = stage.use == kBatchStage || !stage.choices.empty();
+    if (is_engine || stage.info->in == Kind::kNothing) return;
+    try {
+      const auto made = make_stage<Stage>(stage, stage.params);
+      if (const auto* trainer = dynamic_cast<const TrainStage*>(made.get())) {
+        for (const Phase& phase : trainer->schedule()) check_phase(config, stage, phase);
+      }
+    } catch (const Error& error) {
+      if (error.exit_code() == ExitCode::kData) return;
+      if (problems.empty()) exit_code = error.exit_code();
+      problems += (problems.empty() ? "" : "\n") + std::string(error.what());
+    }
+  };
+  for (const StageConfig& stage : config.stages) try_stage(stage);
+  if (!problems.empty()) throw Error(exit_code, problems);
+}
 
 Pipeline::Pipeline(Config config) : config_(std::move(config)) {
   for (const StageConfig& stage : config_.stages) {
@@ -156,18 +229,26 @@ Pipeline::Pipeline(Config config) : config_(std::move(config)) {
     }
   }
   if (const auto* trainer = dynamic_cast<const TrainStage*>(end_.get())) {
+    const StageConfig& stage = *config_.find_stage(end_address_);
     for (const Phase& phase : trainer->schedule()) {
-      const StageOverrides overrides = for_stages(phase.overrides);
-      PreparedPhase prepared{phase.images, batch_size_, make_data_path(overrides, false)};
-      for (const StageConfig& stage : config_.stages) {
-        const auto found = overrides.find(stage.address);
-        if (stage.use != kBatchStage || found == overrides.end()) continue;
-        const Params params =
-            override_params(stage, found->second, "schedule of '" + end_address_ + "'");
-        prepared.batch_size = static_cast<int>(params.integer("size"));
+      const CheckedPhase checked = check_phase(config_, stage, phase);
+      PreparedPhase prepared{phase.images, checked.batch_size,
+                             make_data_path(checked.overrides, false)};
+      if (const ImageShape shape = prepared.data.chain->output_shape();
+          phase.shape.fixed() && shape != phase.shape) {
+        std::string set;
+        for (const auto& [key, value] : phase.overrides) {
+          set += (set.empty() ? "" : ", ") + key + " = " + value;
+        }
+        throw ConfigError(schedule_of(stage) + " has a phase of images of " +
+                          to_string(phase.shape) + ", and with " + set + " they are " +
+                          to_string(shape) +
+                          "; let it set the parameter that decides their size in the end, such "
+                          "as image.resize.size");
       }
-      if (prepared.data.order->size() < static_cast<std::uint64_t>(prepared.batch_size)) {
-        throw DataError("the schedule of '" + end_address_ + "' has batches of " +
+      if (!keep_last_ &&
+          prepared.data.order->size() < static_cast<std::uint64_t>(prepared.batch_size)) {
+        throw DataError(schedule_of(stage) + " has batches of " +
                         std::to_string(prepared.batch_size) + ", and the source has only " +
                         std::to_string(prepared.data.order->size()) + " samples");
       }
@@ -197,20 +278,6 @@ std::vector<const DataPath*> Pipeline::phases() const {
 
 StageOverrides Pipeline::for_source(const std::map<std::string, std::string>& overrides) const {
   return {{config_.stages.front().address, overrides}};
-}
-
-StageOverrides Pipeline::for_stages(const std::map<std::string, std::string>& overrides) const {
-  StageOverrides result;
-  for (const auto& [key, value] : overrides) {
-    const std::size_t dot = key.rfind('.');
-    const std::string address = key.substr(0, dot);
-    if (dot == std::string::npos || config_.find_stage(address) == nullptr) {
-      throw ConfigError("schedule of '" + end_address_ + "': '" + key +
-                        "' is no parameter of a stage; expected e.g. image.resize.size");
-    }
-    result[address][key.substr(dot + 1)] = value;
-  }
-  return result;
 }
 
 DataPath Pipeline::make_data_path(const StageOverrides& overrides, bool for_evaluation) const {
@@ -297,8 +364,6 @@ class Pipeline::PhasedStream : public BatchStream {
   void open() {
     const PreparedPhase& phase = phases_[phase_];
     options_.batch_size = phase.batch_size;
-    // Two: a trainer may ask for the next one before it lets go of the last.
-    options_.max_in_flight = std::max(options_.max_in_flight, 2 * phase.batch_size);
     stream_ = std::make_unique<GraphStream>(*phase.data.source, *phase.data.chain, phase.data.order,
                                             options_);
   }

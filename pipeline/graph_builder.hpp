@@ -23,6 +23,11 @@ struct DataPath {
 /// Parameters that differ from the configuration: stage address -> parameter -> value.
 using StageOverrides = std::map<std::string, std::map<std::string, std::string>>;
 
+/// Makes each stage of a checked configuration but the source, which would open its data, and
+/// throws all that they refuse at once: values that contradict each other, a schedule that changes
+/// what is not there. Files that are not there (weights) are no fault of the configuration.
+void try_stages(const Config& config);
+
 /// The stages of a checked configuration, made and connected. Opens the data (DataError).
 class Pipeline : public StreamFactory {
  public:
@@ -68,8 +73,6 @@ class Pipeline : public StreamFactory {
   /// `fraction` among the source's overrides selects the held-out keys; otherwise training's.
   DataPath make_data_path(const StageOverrides& overrides, bool for_evaluation) const;
   StageOverrides for_source(const std::map<std::string, std::string>& overrides) const;
-  /// "image.resize.size" -> stage "image.resize", parameter "size".
-  StageOverrides for_stages(const std::map<std::string, std::string>& overrides) const;
   GraphOptions graph_options(int threads, int batch_size) const;
   StreamInfo describe(const DataPath& path, int batch_size) const;
 

@@ -306,6 +306,9 @@ fs::path run_pipeline(const LoadedConfig& loaded, const RunRequest& request, Log
           std::make_unique<LatestWorker>(request.stop)};
     }
   }
+  const auto wait_for_workers = [&workers] {
+    for (const auto& [stage, beside_it] : workers) beside_it.worker->wait();
+  };
   context.epoch_done = [&](std::uint32_t epochs_done, bool last,
                            const std::function<std::unique_ptr<Snapshot>()>& make) {
     for (const auto& [stage, beside_it] : workers) beside_it.worker->check();
@@ -328,6 +331,12 @@ fs::path run_pipeline(const LoadedConfig& loaded, const RunRequest& request, Log
       if (evaluations.has(evaluator.address, snapshot->step())) continue;
       evaluate(evaluator, blocking_track, *snapshot, request.stop, {});
     }
+    if (!last) return;
+    try {
+      wait_for_workers();  // so that the trainer hears of them
+    } catch (...) {
+      // Told by the wait below, after the trainer has ended its records.
+    }
   };
   const auto write_trace = [&] {
     if (!trace) return;
@@ -339,7 +348,7 @@ fs::path run_pipeline(const LoadedConfig& loaded, const RunRequest& request, Log
   };
   try {
     pipeline.end()->run(context);
-    for (const auto& [stage, beside_it] : workers) beside_it.worker->wait();
+    wait_for_workers();
   } catch (...) {
     workers.clear();  // a run that failed waits for no score
     try {

@@ -208,7 +208,7 @@ struct EndContext {
   std::stop_token stop;         ///< asked to finish the step, save and return
   std::uint64_t max_steps = 0;  ///< 0: no limit
   /// Called by a trainer after each epoch (`epochs_done` counted from 1; `last` after the final
-  /// one). `make` is called only when an evaluator is due.
+  /// one, which waits for all evaluations). `make` is called only when an evaluator is due.
   std::function<void(std::uint32_t epochs_done, bool last,
                      const std::function<std::unique_ptr<Snapshot>()>& make)>
       epoch_done;
@@ -237,6 +237,7 @@ struct Phase {
   std::uint64_t images = 0;  ///< trained in this phase; the last phase goes on to the end
   /// Parameters of data stages that differ, e.g. {"image.resize.size": "64", "batch.size": "32"}.
   std::map<std::string, std::string> overrides;
+  ImageShape shape = {};  ///< that its images have then, where the trainer takes no other
 };
 
 /// What a training step costs.

@@ -95,6 +95,7 @@ int validate(const std::vector<std::string>& arguments) {
     std::cout << loaded->config.explain();
     return 0;
   }
+  try_stages(loaded->config);
   std::cout << loaded->config.path.string() << ": valid, " << loaded->config.stages.size()
             << " stages\n";
   return 0;

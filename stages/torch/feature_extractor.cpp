@@ -198,7 +198,7 @@ fs::path find_weights(const std::string& name, const fs::path& given) {
                     where_weights_come_from(name));
   }
   if (name == kTorchScript) {
-    throw DataError(
+    throw ConfigError(
         "the extractor 'torchscript' is a file of your own: give it as `weights` of the "
         "evaluation");
   }

@@ -45,18 +45,31 @@ TrainGan::TrainGan(Params given) : GanTrainStage(kName, std::move(given)) {
     refuse("label_smoothing moves the label that reals are trained towards, and loss: " + loss +
            " has none; leave it out, or take loss: bce or least_squares");
   }
-  if (params().real("augment_target") > 0 && !params().flag("augment_colour") &&
-      !params().flag("augment_translation") && !params().flag("augment_cutout")) {
+  const bool augments = params().flag("augment_colour") || params().flag("augment_translation") ||
+                        params().flag("augment_cutout");
+  for (const auto& [name, is_set] :
+       {std::pair("augment_target", params().real("augment_target") > 0),
+        std::pair("augment_p", params().real("augment_p") < 1)}) {
+    if (is_set && !augments) {
+      refuse(std::string(name) +
+             " says how often images are augmented, and no augmentation is on; set "
+             "augment_colour, augment_translation or augment_cutout");
+    }
+  }
+  if (params().real("augment_target") > 0 && params().real("augment_p") < 1) {
     refuse(
-        "augment_target steers how often images are augmented, and no augmentation is on; set "
-        "augment_colour, augment_translation or augment_cutout");
+        "augment_target moves the probability of augmentation, from 0 on, and augment_p fixes "
+        "it; leave one of them out");
   }
   if (params().integer("penalty_every") > 1 && params().real("r1") == 0 &&
       params().real("r2") == 0) {
     refuse("penalty_every spaces out penalties, and there are none; set r1 or r2");
   }
-  if (!grows_in_phases()) return;
   const std::vector<double>& batches = params().real_list("phase_batch");
+  if (!grows_in_phases()) {
+    if (!batches.empty()) refuse("phase_batch is of growth: phases; set that, or size of batch");
+    return;
+  }
   for (const double batch : batches) {
     if (batch < 1 || std::floor(batch) != batch) {
       refuse("phase_batch: " + to_string(Value(batch)) + " is no number of images");
@@ -119,6 +132,7 @@ std::vector<Phase> TrainGan::schedule() const {
        size <= params().integer("final_resolution"); size *= 2) {
     Phase phase;
     phase.images = images_of(params(), "phase_kimg");
+    phase.shape = {static_cast<int>(size), static_cast<int>(size)};
     phase.overrides[params().text("phase_size")] = std::to_string(size);
     if (!batches.empty()) {
       phase.overrides["batch.size"] =

@@ -168,16 +168,20 @@ void GanTrainStage::run(EndContext& context) {
       context.log.warn(name_ + ": " + options.device.str() +
                        " has no instructions for bf16, so steps take many times as long as in "
                        "fp32; take run.precision: auto or fp32");
+    } else if (options.bf16 && !is_faster_in_bf16(options.device)) {
+      context.log.warn(name_ + ": " + options.device.str() +
+                       " has no AMX, so steps in bf16 take longer than in fp32; take "
+                       "run.precision: auto or fp32");
     }
-    const LearningRateSchedule& schedule = options.schedule;
-    if (schedule.steps > 0 && schedule.steps <= schedule.decay_start &&
-        (schedule.shape == LearningRateSchedule::Shape::kLinear ||
-         schedule.shape == LearningRateSchedule::Shape::kCosine)) {
-      context.log.warn(name_ +
-                       ": the learning rates will not fall: they do so from the last phase "
-                       "on, which begins after " +
-                       std::to_string(schedule.decay_start) + " steps, and the training has " +
-                       std::to_string(schedule.steps) +
+    const TrainingSteps steps = steps_of_training(params_, context.stream, schedule());
+    if (steps.all > 0 && steps.all <= steps.before_last_phase) {
+      const LearningRateSchedule::Shape shape = options.schedule.shape;
+      const bool falls = shape == LearningRateSchedule::Shape::kLinear ||
+                         shape == LearningRateSchedule::Shape::kCosine;
+      context.log.warn(name_ + ": the images will not grow to " + to_string(context.stream.shape) +
+                       (falls ? ", and the learning rates will not fall" : "") +
+                       ": the last phase begins after " + std::to_string(steps.before_last_phase) +
+                       " steps, and the training has " + std::to_string(steps.all) +
                        "; raise epochs, or take a smaller phase_kimg");
     }
     loop.run();

@@ -17,6 +17,12 @@ std::filesystem::path in(const std::filesystem::path& directory, const char* nam
   return directory.empty() ? directory : directory / name;
 }
 
+void put_findings(ordered_json& json, const std::vector<std::string>& findings) {
+  for (const std::string& finding : findings) {
+    json["findings"].push_back(ordered_json::parse(finding));
+  }
+}
+
 }  // namespace
 
 TrainingRecord::TrainingRecord(const std::filesystem::path& directory, Log& log)
@@ -33,7 +39,7 @@ void TrainingRecord::resume_after(std::uint64_t step, std::uint64_t rejects) {
                 line.at("loss_g").get<double>(), line.at("accuracy_real").get<double>(),
                 line.at("accuracy_fake").get<double>());
       return true;
-    } catch (const nlohmann::json::exception&) {
+    } catch (const nlohmann::json::exception&) {  // half a line, or findings alone
       return false;
     }
   });
@@ -71,9 +77,13 @@ void TrainingRecord::add(const Line& line) {
                     {"waited", line.waited}};
   for (const auto& [name, mean] : means.extras()) json[name] = mean;
   if (line.data_epoch > 0) json["data_epoch"] = line.data_epoch;
-  for (const std::string& finding : line.findings) {
-    json["findings"].push_back(ordered_json::parse(finding));
-  }
+  put_findings(json, line.findings);
+  metrics_file_.add(json.dump());
+}
+
+void TrainingRecord::add_findings(std::uint64_t step, const std::vector<std::string>& findings) {
+  ordered_json json{{"step", step}};
+  put_findings(json, findings);
   metrics_file_.add(json.dump());
 }
 

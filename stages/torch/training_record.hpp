@@ -32,6 +32,9 @@ class TrainingRecord {
     std::vector<std::string> findings = {};  ///< of the BalanceMonitor, as JSON
   };
   void add(const Line& line);
+  /// A line of findings alone: what came out after the last step's line. Not kept by a run that
+  /// goes on, which comes to them again.
+  void add_findings(std::uint64_t step, const std::vector<std::string>& findings);
   void add_rejects(const std::vector<Reject>& rejects);
   /// Lines of rejects.jsonl so far.
   std::uint64_t rejects() const { return rejected_; }

@@ -835,6 +835,13 @@ TEST(ConfigCheck, MaxInFlightCoversTheBatches) {
                            "- use: train.dcgan\n")),
       "configs/a.yaml:3:22: run: max_in_flight = 512 is less than batch size 256 * (prefetch 2 "
       "+ 1) = 768; write run: {max_in_flight: 768} or more, or make the batch smaller");
+  expect_text(
+      error_of(good_but("max_in_flight: 512, prefetch: 2", "max_in_flight: 128, prefetch: 0")),
+      "no error");
+  expect_text(
+      error_of(good_but("max_in_flight: 512, prefetch: 2", "max_in_flight: 127, prefetch: 0")),
+      "configs/a.yaml:17:68: run: max_in_flight = 127 is less than batch size 64 * 2 = 128; write "
+      "run: {max_in_flight: 128} or more, or make the batch smaller");
   expect_text(error_of(kGoodYaml, {"stages.batch.size=200"}).substr(0, 60),
               "configs/a.yaml:17:68: run: max_in_flight = 512 is less than ");
 }

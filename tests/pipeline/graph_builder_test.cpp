@@ -4,10 +4,12 @@
 #include <unistd.h>
 
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "pipeline/files.hpp"
 #include "pipeline/graph_text.hpp"
 #include "pipeline/runner.hpp"
+#include "tests/support/expect_contains.hpp"
 #include "tests/support/fake_stages.hpp"
 
 namespace gp {
@@ -25,6 +27,7 @@ struct Probe {
   std::vector<int> widths;
   std::vector<Phase> schedule;
   std::vector<std::vector<std::string>> evaluated;
+  std::size_t evaluations_heard = 0;  ///< when the trainer has told of its last epoch
   std::string run_name;
 };
 
@@ -68,6 +71,7 @@ class FakeTrainer : public TrainStage {
       if (batch->end_of_epoch) {
         ++done;
         context.epoch_done(done, done == epochs_, [] { return std::make_unique<FakeSnapshot>(); });
+        if (done == epochs_) probe_.evaluations_heard = probe_.evaluated.size();
       }
       if (context.stop.stop_requested()) return;
     }
@@ -94,7 +98,10 @@ class FakeEvaluator : public EvaluateStage {
   bool due(std::uint32_t epochs_done, bool last) const override {
     return last || epochs_done % 2 == 0;
   }
+  bool blocking() const override { return params_.flag("blocking"); }
   std::string evaluate(Snapshot&, EvaluateContext& context) override {
+    // Training that does not wait is done with everything by then.
+    if (!blocking()) std::this_thread::sleep_for(std::chrono::milliseconds(100));
     const auto& overrides = params_.has("held_out") ? params_.overrides("held_out")
                                                     : std::map<std::string, std::string>{};
     probe_.evaluated.push_back(drain(*context.streams.open(overrides, 8)).keys);
@@ -137,7 +144,9 @@ class GraphBuilder : public ::testing::Test {
                             }));
     registry.add(
         stage_info("evaluate.fake", Kind::kSnapshot, Kind::kNothing,
-                   ParamSchema().overrides("held_out", "other source parameters"),
+                   ParamSchema()
+                       .overrides("held_out", "other source parameters")
+                       .flag("blocking", true, "training waits"),
                    [this](const Params& p) { return std::make_unique<FakeEvaluator>(probe_, p); }));
   }
 
@@ -148,6 +157,17 @@ class GraphBuilder : public ::testing::Test {
     Log log;
     log.set_quiet(true);
     directory_ = run_pipeline(loaded_, request, log);
+  }
+
+  static std::string refusal_of(const std::function<void()>& start) {
+    try {
+      start();
+    } catch (const ConfigError& error) {
+      return error.what();
+    } catch (const Error& error) {
+      return "no ConfigError: " + std::string(error.what());
+    }
+    return "nothing was thrown";
   }
 
   Probe probe_;
@@ -203,6 +223,12 @@ TEST_F(GraphBuilder, HeldOutFractionIsLeftOutOfTraining) {
   EXPECT_EQ(probe_.trained.epochs[0].read + held_out.size(), 40U);
 }
 
+TEST_F(GraphBuilder, TheLastEpochIsDoneWhenItsEvaluationIs) {
+  load(kStages + "  - {use: train.fake}\n  - {use: evaluate.fake, blocking: false}\n");
+  run();
+  EXPECT_EQ(probe_.evaluations_heard, 1U);
+}
+
 TEST_F(GraphBuilder, ScheduleStartsANewGraphWhereTheLastBatchEnded) {
   probe_.schedule = {{16, {{"image.fill.size", "2"}, {"batch.size", "4"}}},
                      {24, {{"image.fill.size", "4"}}},
@@ -241,8 +267,23 @@ TEST_F(GraphBuilder, ScheduleIsCheckedBeforeAnythingRuns) {
   load(kStages + "  - {use: train.fake, epochs: 2}\n");
   EXPECT_THROW(run(), ConfigError);
   EXPECT_TRUE(probe_.trained.keys.empty());
+  const auto expect_refusal = [this](const char* what) {
+    EXPECT_CONTAINS(refusal_of([this] { run(); }), what);
+    EXPECT_TRUE(probe_.trained.keys.empty());
+  };
   probe_.schedule = {{16, {{"image.nothing.size", "3"}}}};
-  EXPECT_THROW(run(), ConfigError);
+  expect_refusal(
+      "test.yaml:9:11: the schedule of 'train.fake' sets 'image.nothing.size', and that is no "
+      "parameter of a stage; expected STAGE.PARAMETER, such as image.resize.size, of one of "
+      "source.fake, image.fill, ");
+  EXPECT_CONTAINS(refusal_of([this] { try_stages(loaded_.config); }), "sets 'image.nothing.size'");
+  probe_.schedule = {{16, {{"image.fill.size", "2"}}, {3, 3}}};
+  expect_refusal(
+      "test.yaml:9:11: the schedule of 'train.fake' has a phase of images of 3x3, and with "
+      "image.fill.size = 2 they are 2x2");
+  EXPECT_EQ(refusal_of([this] { try_stages(loaded_.config); }), "nothing was thrown");
+  probe_.schedule = {{16, {{"batch.size", "200"}}}};
+  expect_refusal("has batches of 200, and with prefetch 2 they need run: {max_in_flight: 600}");
 }
 
 TEST_F(GraphBuilder, ABatchOfAPhaseThatTheSourceCannotFillIsRefused) {
@@ -250,6 +291,11 @@ TEST_F(GraphBuilder, ABatchOfAPhaseThatTheSourceCannotFillIsRefused) {
   load(kStages + "  - {use: train.fake, epochs: 2}\n");
   EXPECT_THROW(run(), DataError);
   EXPECT_TRUE(probe_.trained.keys.empty());
+  load(
+      "stages:\n  - {use: source.fake}\n  - {use: image.fill}\n"
+      "  - {use: batch, size: 8, last: keep}\n  - {use: train.fake, epochs: 2}\n");
+  run();
+  EXPECT_EQ(probe_.batch_sizes, (std::vector<int>{8, 8, 24, 40}));
 }
 
 TEST_F(GraphBuilder, EvaluatorsCheckTheirDataBeforeAnythingRuns) {
@@ -271,19 +317,11 @@ TEST_F(GraphBuilder, ImagesOfDifferentSizesAreRefusedWhereOneSizeIsNeeded) {
       [](const Params&) { return std::make_unique<testing::FakeSource>(40, ImageShape{}); });
   loaded_.registry.add(photos);
   load("stages:\n  - {use: source.photos}\n  - {use: batch, size: 8}\n  - {use: train.fake}\n");
-  const auto text = [this](const std::function<void()>& start) -> std::string {
-    try {
-      start();
-    } catch (const ConfigError& error) {
-      return error.what();
-    }
-    return "nothing was thrown";
-  };
-  const std::string refused = text([this] { run(); });
+  const std::string refused = refusal_of([this] { run(); });
   EXPECT_NE(refused.find("test.yaml:4:11: 'train.fake': takes images of one size"),
             std::string::npos)
       << refused;
-  EXPECT_EQ(text([this] { dry_run(loaded_); }), refused);
+  EXPECT_EQ(refusal_of([this] { dry_run(loaded_); }), refused);
 }
 
 TEST_F(GraphBuilder, WhatNamesResultsTellsWhichCodeAStageIs) {

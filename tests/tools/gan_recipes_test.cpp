@@ -198,12 +198,62 @@ TEST_F(GanRecipes, WhatAStepCostsIsMeasuredAtFullSize) {
   EXPECT_EQ(result.exit_code, 0) << result.err;
 }
 
+TEST_F(GanRecipes, ClassesOfTheSourceOrOfItsShardsAreDrawnByName) {
+  configure(
+      "  - {use: train.gan, epochs: 1, conditional: true, latent: 8, channels: 4,\n"
+      "     max_channels: 8, sample_every: 1, rows: 2, columns: 3}\n");
+  ToolResult result = start("drawn");
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  std::string config = read_text(folder_ / "tiny.yaml");
+  const std::string source = "source.synthetic, size: 32, draws: 40";
+  const std::string shards = "shards, root: " + quoted(folder_ / "shards");
+  write_file(folder_ / "prep.yaml",
+             "stages:\n  - {use: " + source + "}\n  - {use: sink." + shards + "}\n");
+  result = testing::run_tool("gan-prep", "build " + quoted(folder_ / "prep.yaml"));
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  config.replace(config.find(source), source.size(), "source." + shards);
+  write_file(folder_ / "tiny.yaml", config);
+  result = start("stored");
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  for (const fs::path& directory : {run("drawn"), run("stored")}) {
+    SCOPED_TRACE(directory);
+    // A row for each of the seven types of aircraft.
+    const auto [width, height] = png_size(directory / "samples/classes_000001.png");
+    EXPECT_GE(width, 3 * 32);
+    EXPECT_LT(width, 4 * 32);
+    EXPECT_GE(height, 7 * 32);
+    EXPECT_LT(height, 8 * 32);
+    const auto sample = [&](const std::string& name, const std::string& file) {
+      return testing::run_tool("gan-pipeline", "sample " + quoted(directory) +
+                                                   " --device cpu --grid 1x3 --class '" + name +
+                                                   "' --out " + quoted(folder_ / file));
+    };
+    EXPECT_EQ(sample("tri-jet", "a.png").exit_code, 0);
+    EXPECT_EQ(sample("business jet", "b.png").exit_code, 0);
+    EXPECT_NE(read_text(folder_ / "a.png"), read_text(folder_ / "b.png"));
+    result = sample("fihgter", "c.png");
+    EXPECT_EQ(result.exit_code, 2);
+    EXPECT_NE(result.err.find("did you mean 'fighter'"), std::string::npos) << result.err;
+  }
+  // The same images in the same order, with the same labels.
+  EXPECT_EQ(metrics(run("drawn")).back().at("loss_g"), metrics(run("stored")).back().at("loss_g"));
+}
+
 TEST_F(GanRecipes, WhatIsWrongIsToldWithItsPlaceBeforeAnythingRuns) {
   configure(kPhases);
-  const ToolResult result = start("run", "--set stages.train.gan.phase_size=image.resize.size");
-  EXPECT_EQ(result.exit_code, 2) << result.err;
-  EXPECT_NE(result.err.find("image.resize"), std::string::npos) << result.err;
-  EXPECT_FALSE(fs::exists(run("run") / "metrics.jsonl"));
+  const std::string config = quoted(folder_ / "tiny.yaml");
+  const std::string wrong = " --set stages.train.gan.phase_size=image.resize.size";
+  for (const std::string& command :
+       {"validate " + config, "run " + config + " --out " + quoted(folder_ / "runs")}) {
+    SCOPED_TRACE(command);
+    const ToolResult result = testing::run_tool("gan-pipeline", command + wrong);
+    EXPECT_EQ(result.exit_code, 2) << result.err;
+    EXPECT_NE(result.err.find("tiny.yaml:6:11: the schedule of 'train.gan' sets "
+                              "'image.resize.size', and that is no parameter of a stage"),
+              std::string::npos)
+        << result.err;
+    EXPECT_FALSE(fs::exists(folder_ / "runs"));
+  }
 }
 
 }  // namespace

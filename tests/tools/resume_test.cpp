@@ -547,8 +547,8 @@ TEST_F(ResumeBeside, StoppedWhileItMeasuresTheLastSnapshotIsMeasuredOnResume) {
                      "--device", "cpu", "--threads", "1", "--set",
                      "stages.test.measure.milliseconds=600000", "--set",
                      "stages.test.measure.blocking=false"});
-    // Training is at its end, step 5 is being measured and step 15 waits.
-    ASSERT_TRUE(wait_for([&] { return fs::exists(run(parts) / "plots/acc.png"); }));
+    // The last step is done, step 5 is being measured and step 15 waits, or is about to.
+    ASSERT_TRUE(wait_for([&] { return fs::exists(run(parts) / "samples/fakes_000003.png"); }));
     program.send(signal);
     EXPECT_EQ(program.wait(), signal == SIGKILL ? -SIGKILL : 130);
     EXPECT_FALSE(fs::exists(run(parts) / "evaluation.jsonl"));

@@ -168,11 +168,17 @@ TEST_F(TrainGanTest, SmoothedLabelsNeedALossWithLabels) {
   }
 }
 
-TEST_F(TrainGanTest, ATargetNeedsAnAugmentation) {
-  values_["augment_target"] = 0.6;
-  EXPECT_MENTIONS(refusal(), "train.gan: augment_target steers");
-  values_["augment_cutout"] = true;
-  EXPECT_EQ(refusal(), "no ConfigError");
+TEST_F(TrainGanTest, HowOftenToAugmentIsSaidOnceAndOfAnAugmentation) {
+  for (const char* const name : {"augment_target", "augment_p"}) {
+    values_[name] = 0.6;
+    values_["augment_cutout"] = false;
+    EXPECT_MENTIONS(refusal(), std::string("train.gan: ") + name + " says how often");
+    values_["augment_cutout"] = true;
+    EXPECT_EQ(refusal(), "no ConfigError");
+    values_.erase(name);
+  }
+  values_["augment_target"] = values_["augment_p"] = 0.6;
+  EXPECT_MENTIONS(refusal(), "train.gan: augment_target moves");
 }
 
 TEST_F(TrainGanTest, TwoAveragesAreOneTooMany) {
@@ -182,6 +188,9 @@ TEST_F(TrainGanTest, TwoAveragesAreOneTooMany) {
 }
 
 TEST_F(TrainGanTest, PhasesThatContradictEachOtherAreRefused) {
+  values_["phase_batch"] = std::vector<double>{8, 4};
+  EXPECT_MENTIONS(refusal(), "train.gan: phase_batch is of growth: phases");
+  values_.erase("phase_batch");
   grow(8, 32, 1, 0.5);
   EXPECT_EQ(refusal(), "no ConfigError");
   values_["phase_batch"] = std::vector<double>{8, 4};
@@ -361,7 +370,7 @@ TEST_F(TrainGanTest, RatesFallOnceTheNetworksHaveGrown) {
   }
 }
 
-TEST_F(TrainGanTest, TellsWhenRatesWillNotFall) {
+TEST_F(TrainGanTest, TellsWhenTheLastPhaseIsNotReached) {
   grow(8, 16, 0.024, 0.024);
   values_["epochs"] = whole(1);  // 3 batches: the first phase
   const std::vector<Phase> phases = TrainGan(params()).schedule();
@@ -373,10 +382,46 @@ TEST_F(TrainGanTest, TellsWhenRatesWillNotFall) {
     train(schedule, stream, 16);
     log_.set_quiet(true);
     const std::string told = testing::internal::GetCapturedStderr();
+    EXPECT_MENTIONS(told, "the images will not grow to 16x16");
     EXPECT_EQ(told.find("the learning rates will not fall") != std::string::npos,
               std::string(schedule) == "linear")
         << told;
   }
+}
+
+TEST_F(TrainGanTest, WritesWhatTheLastEvaluationFinds) {
+  constexpr int kSteps = 500;  // what comes before is not judged
+  values_["epochs"] = whole(1);
+  const auto run = [&](const SavedTraining* resume) {
+    std::vector<std::shared_ptr<const Batch>> batches;
+    if (resume == nullptr) batches = toy_stream(16, kBatch, kSteps, 1);
+    VectorBatchStream stream(std::move(batches));
+    run_.directory = root_ / "run";
+    fs::create_directories(run_.directory);
+    EndContext context{run_, info(16), stream, log_, {}, 0, {}};
+    context.epoch_done = [&](std::uint32_t, bool last, const auto& make) {
+      EXPECT_TRUE(last);
+      const json accuracy{{"real_train", 1}, {"real_held_out", 0.1}, {"fake", 0.9}};
+      const json record{{"step", make()->step()}, {"accuracy", accuracy}};
+      write_file(run_.directory / "evaluation.jsonl", record.dump() + "\n");
+    };
+    context.resume = resume;
+    TrainGan(params()).run(context);
+  };
+  testing::internal::CaptureStderr();
+  log_.set_quiet(false);
+  run(nullptr);
+  log_.set_quiet(true);
+  EXPECT_MENTIONS(testing::internal::GetCapturedStderr(), "train.gan: d_overfits: D calls 100%");
+  const std::vector<json> lines = metrics("run");
+  ASSERT_EQ(lines.size(), kSteps + 1U);
+  EXPECT_TRUE(lines[kSteps - 1].contains("loss_d"));
+  EXPECT_EQ(lines[kSteps].size(), 2U);
+  EXPECT_EQ(lines[kSteps].at("step"), kSteps);
+  EXPECT_EQ(lines[kSteps].at("findings").at(0).at("finding"), "d_overfits");
+
+  run(TrainGan(params()).load_training(root_ / "run", log_).get());
+  EXPECT_EQ(metrics("run"), lines);  // once
 }
 
 TEST_F(TrainGanTest, GoesOnInsideAFadeAndAcrossAPhase) {
