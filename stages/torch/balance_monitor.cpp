@@ -30,8 +30,8 @@ const std::array<const char*, BalanceMonitor::kMeasures> BalanceMonitor::kMeasur
     "log_gradient_d",   "log_gradient_g", "diversity", "leak_colour",
     "leak_translation", "leak_cutout",    "loss_g",    "augment_p"};
 const std::array<const char*, BalanceMonitor::kStates> BalanceMonitor::kStateNames{
-    "d_saturated",       "d_dead",      "g_collapsed", "d_overfits", "leaks_colour",
-    "leaks_translation", "leaks_cutout"};
+    "d_saturated", "d_dead",       "d_explodes",        "g_explodes",  "g_collapsed",
+    "d_overfits",  "leaks_colour", "leaks_translation", "leaks_cutout"};
 
 BalanceSample balance_sample(const GanStep& step) {
   BalanceSample sample;
@@ -97,6 +97,7 @@ void BalanceMonitor::add(std::uint64_t step, const BalanceSample& sample) {
                                              sample.leak_cutout,
                                              sample.loss_g,
                                              sample.augment_p};
+  const double log_before_d = mean(kLogGradientD), log_before_g = mean(kLogGradientG);
   for (std::size_t i = 0; i < kMeasures; ++i) {
     if (std::isfinite(values[i])) means_[i].add(step, values[i], thresholds_.window);
   }
@@ -108,6 +109,9 @@ void BalanceMonitor::add(std::uint64_t step, const BalanceSample& sample) {
     least_sign_ = 1;
     low_sign_step_ = step;
   }
+  // Not the present mean: that of a hinge loss with steps of no gradient is next to nothing.
+  check_explosion(kExplodesD, values[kLogGradientD], std::max(log_before_d, largest_gradient_d_));
+  check_explosion(kExplodesG, values[kLogGradientG], std::max(log_before_g, largest_gradient_g_));
   if (mean(kLogGradientD) > largest_gradient_d_) largest_gradient_d_ = mean(kLogGradientD);
   if (mean(kLogGradientG) > largest_gradient_g_) largest_gradient_g_ = mean(kLogGradientG);
   if (mean(kDiversity) > largest_diversity_) largest_diversity_ = mean(kDiversity);
@@ -178,6 +182,18 @@ void BalanceMonitor::check_discriminator() {
              (one_sided ? format("; it calls almost all images %s and ranks %.0f%% of pairs right",
                                  real > fake ? "real" : "fake", 100 * pairs)
                         : ""));
+}
+
+void BalanceMonitor::check_explosion(State state, double log_norm, double log_largest) {
+  const double ratio = std::exp(log_norm - log_largest);
+  if (!std::isfinite(ratio)) return;
+  std::uint64_t& burst_step = state == kExplodesD ? burst_d_step_ : burst_g_step_;
+  if (ratio > thresholds_.explodes_over) burst_step = step_;
+  const bool calm = static_cast<double>(step_ - burst_step) >= thresholds_.window;
+  change(state, ratio > thresholds_.explodes, calm, ratio, thresholds_.explodes,
+         thresholds_.explodes_over,
+         format("the norm of %s's gradient is %.3g, %.3g times its largest mean so far",
+                state == kExplodesD ? "D" : "G", std::exp(log_norm), ratio));
 }
 
 void BalanceMonitor::check_diversity() {
@@ -279,6 +295,9 @@ std::string BalanceMonitor::advice(State state) const {
   const auto choice = [&](bool possible, const std::string& text) {
     if (possible) choices.push_back(text);
   };
+  constexpr std::uint64_t kAdvisedWarmUp = 1000;
+  const std::string rise_longer = "warm_up: 1000, where it is early in the training";
+  const std::string half_g = format("learning_rate: %.3g (half)", set.learning_rate / 2);
   const std::string half_d = format("learning_rate_d: %.3g (half)", set.learning_rate_d / 2);
   switch (state) {
     case kSaturated:
@@ -316,6 +335,20 @@ std::string BalanceMonitor::advice(State state) const {
       choice(set.learning_rate_d >= set.learning_rate,
              half_d + ": too long steps may have killed its units");
       break;
+    case kExplodesD:
+      choice(gan && set.penalty_every > 1 && (set.r1 > 0 || set.r2 > 0),
+             format("penalty_every: 1: now penalties come %d times as large", set.penalty_every));
+      choice(gan && set.norm_d == "none" && set.r1 == 0,
+             "r1: 1, or norm_d: spectral: both bound D's slope");
+      choice(true, half_d);
+      choice(set.warm_up < kAdvisedWarmUp, rise_longer);
+      break;
+    case kExplodesG:
+      choice(active_[kExplodesD], "what d_explodes names first: D leads G");
+      choice(true, half_g);
+      choice(gan && set.norm_g == "none", "norm_g: batch");
+      choice(set.warm_up < kAdvisedWarmUp, rise_longer);
+      break;
     case kCollapsed:
       if (active_[kSaturated])
         choices.push_back("what d_saturated names first: G gets no gradient");
@@ -323,9 +356,11 @@ std::string BalanceMonitor::advice(State state) const {
       choice(gan && !set.minibatch_stddev,
              "minibatch_stddev: true, which shows D how alike the fakes are");
       choice(gan && set.loss != "relativistic",
-             set.r1 > 0 && set.r2 > 0 ? "loss: relativistic"
-                                      : "loss: relativistic with r1: 1, r2: 1 and norm_d: none");
-      choice(true, format("learning_rate: %.3g (half)", set.learning_rate / 2));
+             std::string(set.r1 > 0 && set.r2 > 0
+                             ? "loss: relativistic"
+                             : "loss: relativistic with r1: 1, r2: 1 and norm_d: none") +
+                 (set.label_smoothing > 0 ? " and label_smoothing: 0" : ""));
+      choice(true, half_g);
       choice(set.beta1 > 0.5, "beta1: 0.5");
       choice(set.d_steps == 1, "d_steps: 2");
       choice(!gan, "stage train.gan with minibatch_stddev: true");
@@ -414,6 +449,8 @@ ordered_json BalanceMonitor::json() const {
           {"largest_diversity", largest_diversity_},
           {"least_sign", least_sign_},
           {"low_sign_step", low_sign_step_},
+          {"burst_d_step", burst_d_step_},
+          {"burst_g_step", burst_g_step_},
           {"held_out_step", held_out_step_}};
 }
 
@@ -428,7 +465,8 @@ void BalanceMonitor::read_json(const ordered_json& json) {
                       mean.at("step").get<std::uint64_t>(), mean.at("count").get<std::uint64_t>()};
   }
   for (std::size_t i = 0; i < kStates; ++i) {
-    read.active_[i] = json.at("active").at(kStateNames[i]).get<bool>();
+    // What is newer than the file was not known then.
+    read.active_[i] = json.at("active").value(kStateNames[i], false);
   }
   read.warm_ = json.at("warm").get<bool>();
   read.largest_gradient_d_ = json.at("largest_gradient_d").get<double>();
@@ -436,6 +474,8 @@ void BalanceMonitor::read_json(const ordered_json& json) {
   read.largest_diversity_ = json.at("largest_diversity").get<double>();
   read.least_sign_ = json.at("least_sign").get<double>();
   read.low_sign_step_ = json.at("low_sign_step").get<std::uint64_t>();
+  read.burst_d_step_ = json.value("burst_d_step", std::uint64_t{0});
+  read.burst_g_step_ = json.value("burst_g_step", std::uint64_t{0});
   if (json.contains("held_out_step")) {
     read.held_out_step_ = json.at("held_out_step").get<std::uint64_t>();
   } else if (json.at("held_out").get<bool>()) {  // of an older version: which step is not known

@@ -58,13 +58,16 @@ struct BalanceSettings {
   std::string stage = "train.gan";  ///< or "train.dcgan"
   std::string loss = "bce";
   std::string norm_d = "batch";  ///< "batch", "spectral" or "none"
+  std::string norm_g = "batch";  ///< "batch" or "none"
   double r1 = 0, r2 = 0;
+  int penalty_every = 1;
   bool colour = false, translation = false, cutout = false;  ///< of `augment`
   double augment_p = 1;       ///< share of images that each is applied to, where it is fixed
   double augment_target = 0;  ///< of ADA, which moves p; 0: p is fixed
   double augment_speed_kimg = 500;
   double learning_rate = 2e-4, learning_rate_d = 2e-4;
   double beta1 = 0.5;
+  std::uint64_t warm_up = 0;  ///< steps
   bool minibatch_stddev = false;
   double dropout = 0;
   int d_steps = 1;
@@ -91,6 +94,10 @@ struct BalanceThresholds {
   double one_sided = 0.90, one_sided_over = 0.80;  ///< ... and their difference, while pairs ...
   double ranks = 0.75, ranks_over = 0.80;  ///< ... of a real and a fake are no better told, or ...
   double gradient_left = 0.05;  ///< ... D's gradient as a share of its largest mean (over: twice)
+  /// The norm of a gradient in one step, as a multiple of its largest (geometric) mean before. (In
+  /// trainings that went well it stayed below 6 after the warm-up; in one that did not it came to
+  /// 10^5.)
+  double explodes = 100, explodes_over = 10;
   double collapsed = 0.25, collapsed_over = 0.40;  ///< diversity
   /// Of the distance from D's answers on training reals to those on fakes, how much held-out reals
   /// have gone: ADA's r_v, with accuracies for logits. Above 1/2 D takes them for fakes.
@@ -106,7 +113,9 @@ struct BalanceThresholds {
 
 /// A state of a training that has begun, or is over.
 struct BalanceFinding {
-  std::string kind;  ///< "d_saturated", "d_dead", "g_collapsed", "d_overfits", "augmentation_leaks"
+  /// "d_saturated", "d_dead", "d_explodes", "g_explodes", "g_collapsed", "d_overfits",
+  /// "augmentation_leaks"
+  std::string kind;
   std::string evidence;  ///< what was measured, against what
   std::string advice;  ///< which YAML parameters of the stage to change, and to what; none if over
   double value = 0;    ///< the measure that decided, ...
@@ -121,8 +130,9 @@ struct BalanceFinding {
 };
 
 /// Says in words when a GAN's training loses its balance: D saturates (always right, G learns
-/// nothing from it), D is dead (tells nothing apart), G collapses (makes the same few pictures), D
-/// overfits (knows the training reals by heart), or augmentation leaks (G draws its traces).
+/// nothing from it), D is dead (tells nothing apart), the gradient of one of them explodes, G
+/// collapses (makes the same few pictures), D overfits (knows the training reals by heart), or
+/// augmentation leaks (G draws its traces).
 ///
 /// A finding is reported when it begins, and again only after it was over, which lies a step
 /// further on (hysteresis) and is told too. D's first two states exclude each other: they are at
@@ -176,6 +186,8 @@ class BalanceMonitor {
   enum State : std::size_t {
     kSaturated,
     kDead,
+    kExplodesD,
+    kExplodesG,
     kCollapsed,
     kOverfits,
     kColourLeaks,
@@ -192,6 +204,8 @@ class BalanceMonitor {
   void change(State state, bool begins, bool over, double value, double begin, double end,
               const std::string& evidence);
   void check_discriminator();
+  /// `log_norm`: of this step's gradient, `log_largest`: its largest mean before.
+  void check_explosion(State state, double log_norm, double log_largest);
   void check_diversity();
   void check_sign();
   void check_leaks();
@@ -208,7 +222,8 @@ class BalanceMonitor {
   double largest_gradient_d_ = 0, largest_gradient_g_ = 0;  ///< logarithms
   double largest_diversity_ = 0;
   double least_sign_ = 0;
-  std::uint64_t low_sign_step_ = 0;  ///< the last one at which r_t was not high
+  std::uint64_t low_sign_step_ = 0;                    ///< the last one at which r_t was not high
+  std::uint64_t burst_d_step_ = 0, burst_g_step_ = 0;  ///< .. at which a gradient was large
   /// Of the last HeldOutSample; above 0, r_t no longer decides.
   std::uint64_t held_out_step_ = 0;
   std::vector<BalanceFinding> findings_;

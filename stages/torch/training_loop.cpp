@@ -59,6 +59,7 @@ BalanceSettings balance_settings(const std::string& stage, const Params& params)
   settings.learning_rate_d =
       params.has("learning_rate_d") ? params.real("learning_rate_d") : settings.learning_rate;
   settings.beta1 = params.real("beta1");
+  settings.warm_up = static_cast<std::uint64_t>(params.integer("warm_up"));
   settings.dropout = params.real("dropout");
   settings.d_steps = static_cast<int>(params.integer("d_steps"));
   settings.label_smoothing = params.real("label_smoothing");
@@ -68,8 +69,10 @@ BalanceSettings balance_settings(const std::string& stage, const Params& params)
   if (!params.has("loss")) return settings;  // train.dcgan has no choice
   settings.loss = params.text("loss");
   settings.norm_d = params.text("norm_d");
+  settings.norm_g = params.text("norm_g");
   settings.r1 = params.real("r1");
   settings.r2 = params.real("r2");
+  settings.penalty_every = static_cast<int>(params.integer("penalty_every"));
   settings.colour = params.flag("augment_colour");
   settings.translation = params.flag("augment_translation");
   settings.cutout = params.flag("augment_cutout");
@@ -157,6 +160,7 @@ void TrainingLoop::run() {
   settle();
   if (trainer_->steps() > 0) {
     save_checkpoint();
+    if (finished && !findings_.empty()) record_.add_findings(trainer_->steps(), findings_);
     record_.sync();
     record_.write_plots();
   }

@@ -9,6 +9,7 @@
 
 #include "pipeline/rng.hpp"
 #include "stages/torch/dcgan_trainer.hpp"
+#include "stages/torch/diff_augment.hpp"
 #include "stages/torch/gan_snapshot.hpp"
 #include "stages/torch/gan_trainer.hpp"
 #include "stages/torch/image_statistics.hpp"
@@ -150,8 +151,35 @@ TEST(BalanceMonitor, FindsADeadDByItsGradient) {
   burst.gradient_norm_d = 1e6;
   std::vector<BalanceFinding> findings = feeder.feed(still, 2000);
   expect_one(findings, "d_dead", false);
-  EXPECT_TRUE(feeder.feed(burst, 1).empty());
+  expect_one(feeder.feed(burst, 1), "d_explodes", false);
   EXPECT_TRUE(feeder.feed(still, 100).empty());
+}
+
+TEST(BalanceMonitor, FindsAGradientThatExplodes) {
+  const std::pair<const char*, double BalanceSample::*> norms[] = {
+      {"d_explodes", &BalanceSample::gradient_norm_d},
+      {"g_explodes", &BalanceSample::gradient_norm_g}};
+  for (const auto& [kind, norm] : norms) {
+    SCOPED_TRACE(kind);
+    const auto times = [norm = norm](double factor) {
+      return with([&](BalanceSample& s) { s.*norm *= factor; });
+    };
+    Feeder feeder;
+    feeder.feed(healthy(), 400);
+    EXPECT_TRUE(feeder.feed(times(1e6), 1).empty()) << "before the warm-up ends";
+    EXPECT_TRUE(feeder.feed(healthy(), 2000).empty());
+    EXPECT_TRUE(feeder.feed(times(80), 1).empty());
+    // Steps without a gradient do not make the next one large.
+    EXPECT_TRUE(feeder.feed(times(0), 50).empty());
+    EXPECT_TRUE(feeder.feed(healthy(), 549).empty());
+    const std::vector<BalanceFinding> findings = feeder.feed(times(1e5), 20);
+    expect_one(findings, kind, false);
+    EXPECT_EQ(findings[0].step, 3002U);
+    EXPECT_NEAR(findings[0].value, 0.95e5, 0.1e5);
+    EXPECT_EQ(feeder.monitor.active(), std::vector<std::string>{kind});
+    EXPECT_TRUE(feeder.feed(healthy(), 199).empty());
+    expect_one(feeder.feed(healthy(), 1), kind, true);
+  }
 }
 
 TEST(BalanceMonitor, FindsACollapsedGFromRareMeasurements) {
@@ -343,6 +371,7 @@ TEST(BalanceMonitor, GoesOnExactlyFromItsJson) {
     s.accuracy_fake = std::min(1.0, 0.7 + 0.35 * wave);
     s.sign_real = 2 * s.accuracy_real - 1;
     s.gradient_norm_d = std::exp(2.0 * rng.below(1000) / 1000);
+    if (step % 1777 == 700) s.gradient_norm_d = 1e6;
     s.diversity = step % 20 == 0 ? wave : BalanceSample::kNone;
     s.leak_cutout = step % 20 == 0 ? 1 - wave : BalanceSample::kNone;
     return s;
@@ -362,10 +391,13 @@ TEST(BalanceMonitor, GoesOnExactlyFromItsJson) {
   }
   EXPECT_EQ(findings_whole, findings_part);
   EXPECT_NE(findings_whole.find("d_saturated is over"), std::string::npos);
+  EXPECT_NE(findings_whole.find("d_explodes is over"), std::string::npos);
   EXPECT_EQ(whole.json().dump(), part.json().dump());
 
   nlohmann::ordered_json older = part.json();
   older.at("means").erase("pair_accuracy");
+  older.at("active").erase("d_explodes");
+  older.erase("burst_d_step");
   older.erase("held_out_step");
   older["held_out"] = true;
   BalanceMonitor from_older(augmenting());
@@ -373,6 +405,7 @@ TEST(BalanceMonitor, GoesOnExactlyFromItsJson) {
   EXPECT_FALSE(from_older.means().contains("pair_accuracy"));
   EXPECT_TRUE(from_older.means().contains("diversity"));
   EXPECT_EQ(from_older.json().at("held_out_step"), 7999);
+  EXPECT_EQ(from_older.json().at("burst_d_step"), 0);
 
   const std::string before = part.json().dump();
   EXPECT_THROW(part.read_json({{"step", 1}}), nlohmann::json::exception);
@@ -547,6 +580,47 @@ TEST(BalanceMonitorInTraining, FindsThatGDrawsOneOfTwoKinds) {
   for (const BalanceFinding& finding : findings_of(training)) {
     EXPECT_NE(finding.kind, "g_collapsed") << finding.text();
   }
+}
+
+/// Gray images are given to D with other colours, and fakes as they are: G learns to draw those
+/// colours, as it does where an augmentation leaks.
+TEST(BalanceMonitorInTraining, FindsThatGDrawsTheTracesOfAugmentation) {
+  constexpr int kBatch = 16, kFakes = 64;
+  const at::Tensor gray = normal_tensor({512, 3, 16, 16}, {1, "gray", 0}) * 0.05 + 0.2;
+  const auto leaks = [&](bool traces) {
+    const GanTraining training;
+    GanTrainer trainer(training.model, training.options, training.objective);
+    BalanceSettings settings = training.settings();
+    settings.colour = true;
+    BalanceMonitor monitor(settings, soon(150));
+    std::vector<BalanceFinding> all;
+    for (int i = 0; i < 400; ++i) {
+      const at::Tensor reals = gray.narrow(0, i % 32 * kBatch, kBatch);
+      const at::Tensor augmented =
+          augment(reals.contiguous(at::MemoryFormat::ChannelsLast), {true, false, false}, 1,
+                  {5, "colour", static_cast<std::uint64_t>(i)});
+      BalanceSample sample =
+          balance_sample(trainer.step(to_pixels((traces ? augmented : reals).clamp(-1, 1))));
+      if (i % 10 == 0) {
+        const std::vector<std::uint8_t> drawn = GanSnapshot(trainer, 0, {}).generate(3, 0, kFakes);
+        const at::Tensor fakes = to_signed(
+            at::tensor(at::ArrayRef<std::uint8_t>(drawn), at::kByte).view({kFakes, 16, 16, 3}));
+        sample.leak_colour =
+            leaks_of(image_statistics(fakes), image_statistics(reals), image_statistics(augmented))
+                .colour;
+      }
+      monitor.add(trainer.steps(), sample);
+      for (BalanceFinding& finding : monitor.take_findings()) {
+        if (finding.kind == "augmentation_leaks") all.push_back(std::move(finding));
+      }
+    }
+    return all;
+  };
+  const std::vector<BalanceFinding> findings = leaks(true);
+  ASSERT_FALSE(findings.empty());
+  EXPECT_FALSE(findings[0].over);
+  EXPECT_EQ(findings[0].evidence.find("colour"), 0U);
+  EXPECT_TRUE(leaks(false).empty());
 }
 
 /// G is much faster than a D whose slope is bounded: D lags behind all that G does, and its answer
