@@ -9,8 +9,10 @@ namespace gp {
 /// caller's.
 ///
 /// `logits` [N] must have been computed from `images` [N,...], which require a gradient, by
-/// operations that can be differentiated twice, and each logit from its own image only. Gradients
-/// are squared and summed as floats for bf16 images, too (for double ones as doubles).
+/// operations that can be differentiated twice. Where a logit depends on other images of the batch,
+/// too (minibatch standard deviation), the gradient is that of the sum of all logits, as in
+/// StyleGAN2. Gradients are squared and summed as floats for bf16 images, too (for double ones as
+/// doubles).
 at::Tensor gradient_penalty(const at::Tensor& logits, const at::Tensor& images);
 
 }  // namespace gp

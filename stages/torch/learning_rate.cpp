@@ -7,11 +7,13 @@
 namespace gp {
 
 double LearningRateSchedule::factor(std::uint64_t step) const {
-  if (step < warm_up) return static_cast<double>(step + 1) / static_cast<double>(warm_up);
+  const double risen =
+      step < warm_up ? static_cast<double>(step + 1) / static_cast<double>(warm_up) : 1;
   if (shape == Shape::kInverseSqrt) {
-    if (step <= decay_start) return 1;
-    return std::sqrt(static_cast<double>(decay_start) / static_cast<double>(step));
+    if (step <= decay_start) return risen;
+    return risen * std::sqrt(static_cast<double>(decay_start) / static_cast<double>(step));
   }
+  if (step < warm_up) return risen;
   const std::uint64_t start = std::max(warm_up, decay_start);
   if (shape == Shape::kConstant || steps <= start || step < start) return 1;
   const std::uint64_t last = std::min(step, steps - 1);

@@ -17,8 +17,10 @@ struct LearningRateSchedule {
                   ///< "Analyzing and Improving the Training Dynamics of Diffusion Models")
   };
   Shape shape = Shape::kConstant;
-  std::uint64_t warm_up = 0;  ///< steps over which it rises linearly to 1 before
-  std::uint64_t steps = 0;    ///< of the whole training; later ones have the last one's factor
+  /// Steps over which it rises linearly to 1 before it falls; kInverseSqrt may fall meanwhile, by
+  /// the product of both.
+  std::uint64_t warm_up = 0;
+  std::uint64_t steps = 0;  ///< of the whole training; later ones have the last one's factor
   /// Steps from the training's first before it falls, warm-up included. Not 0 with kInverseSqrt.
   std::uint64_t decay_start = 0;
 

@@ -59,6 +59,11 @@ TEST(LearningRateSchedule, FallsAsTheInverseSquareRootWhateverTheLength) {
   EXPECT_DOUBLE_EQ(schedule.factor(10'000), 0.1);
   schedule.warm_up = 0;
   EXPECT_EQ(schedule.factor(0), 1);
+
+  schedule.warm_up = 400;  // both at once, without a jump where one of them ends
+  EXPECT_DOUBLE_EQ(schedule.factor(99), 0.25);
+  EXPECT_DOUBLE_EQ(schedule.factor(199), 0.5 * std::sqrt(100.0 / 199));
+  EXPECT_DOUBLE_EQ(schedule.factor(400), 0.5);
 }
 
 TEST(LearningRateSchedule, HasAShapeForEachName) {
