@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -173,7 +174,7 @@ TEST(BalanceMonitor, FindsAGradientThatExplodes) {
     EXPECT_TRUE(feeder.feed(times(0), 50).empty());
     EXPECT_TRUE(feeder.feed(healthy(), 549).empty());
     const std::vector<BalanceFinding> findings = feeder.feed(times(1e5), 20);
-    expect_one(findings, kind, false);
+    ASSERT_NO_FATAL_FAILURE(expect_one(findings, kind, false));
     EXPECT_EQ(findings[0].step, 3002U);
     EXPECT_NEAR(findings[0].value, 0.95e5, 0.1e5);
     EXPECT_EQ(feeder.monitor.active(), std::vector<std::string>{kind});
@@ -566,6 +567,19 @@ TEST(BalanceMonitorInTraining, FindsThatDKnowsFewImagesByHeart) {
 
   training.images = fields(512, 1);
   EXPECT_TRUE(findings_of(training).empty());
+}
+
+TEST(BalanceMonitorInTraining, FindsThatGradientsExplodeAsTheRateOfDRises) {
+  GanTraining training;
+  training.options.learning_rate = 3e-3;
+  training.options.learning_rate_d = 0.5;
+  training.options.schedule.warm_up = 1000;  // to a third of that in the end
+  const std::vector<BalanceFinding> findings = findings_of(training);
+  // Which of the two comes first is chance.
+  EXPECT_TRUE(std::any_of(findings.begin(), findings.end(), [](const BalanceFinding& finding) {
+    return !finding.over && (finding.kind == "d_explodes" || finding.kind == "g_explodes") &&
+           finding.advice.find("(half)") != std::string::npos;
+  }));
 }
 
 TEST(BalanceMonitorInTraining, FindsThatGDrawsOneOfTwoKinds) {

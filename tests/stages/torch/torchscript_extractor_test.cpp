@@ -114,7 +114,7 @@ TEST_F(TorchScriptExtractorTest, NeedsItsFile) {
   try {
     find_weights("torchscript", {});
     FAIL();
-  } catch (const DataError& error) {
+  } catch (const ConfigError& error) {
     EXPECT_CONTAINS(error.what(), "`weights`");
   }
   EXPECT_THROW(check_feature_protocol("torchscript", "clean"), ConfigError);
