@@ -134,10 +134,11 @@ struct Config {
 };
 
 /// Checks everything that can be checked without opening data: names, parameters, the order of
-/// kinds along the list, one source, `batch` before train.*, run.least_in_flight. Throws
-/// ConfigError with all errors together, one a line: `configs/aircraft.yaml:12:11: stages[4]
-/// 'augment.flip': p = 1.5 is outside [0, 1]`. `registry` holds the built-in stages and what
-/// file.plugins() and file.modules() name; it outlives the result.
+/// kinds along the list, one source, `batch` before train.*, RunSettings::least_in_flight(). Throws
+/// ConfigError with all errors together, one a line, such as
+/// `configs/aircraft.yaml:12:11: stages[4] 'augment.flip': p = 1.5 is outside [0, 1]`.
+/// `registry` holds the built-in stages and what file.plugins() and file.modules() name; it
+/// outlives the result.
 Config check_config(const ConfigFile& file, const StageRegistry& registry);
 
 /// The parameters of `stage` with some overridden, checked by the same schema (for evaluation's

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <limits>
 
+#include "pipeline/config_node.hpp"
 #include "pipeline/error.hpp"
 #include "pipeline/files.hpp"
 
@@ -102,14 +103,12 @@ StageOverrides by_stage(const Config& config, const std::map<std::string, std::s
     const std::size_t dot = key.rfind('.');
     const std::string address = key.substr(0, dot);
     if (dot == std::string::npos || config.find_stage(address) == nullptr) {
-      std::string addresses;
-      for (const StageConfig& stage : config.stages) {
-        addresses += (addresses.empty() ? "" : ", ") + stage.address;
-      }
+      std::vector<std::string> addresses;
+      for (const StageConfig& stage : config.stages) addresses.push_back(stage.address);
       throw ConfigError(schedule + " sets '" + key +
                         "', and that is no parameter of a stage; expected STAGE.PARAMETER, such "
                         "as image.resize.size, of one of " +
-                        addresses);
+                        joined(addresses));
     }
     result[address][key.substr(dot + 1)] = value;
   }
@@ -130,10 +129,8 @@ CheckedPhase check_phase(const Config& config, const StageConfig& trainer, const
   CheckedPhase checked{by_stage(config, phase.overrides, schedule)};
   for (const StageConfig& stage : config.stages) {
     const auto found = checked.overrides.find(stage.address);
-    if (found == checked.overrides.end() && stage.use != kBatchStage) continue;
-    const Params params = found == checked.overrides.end()
-                              ? stage.params
-                              : override_params(stage, found->second, schedule);
+    Params params = stage.params;
+    if (found != checked.overrides.end()) params = override_params(stage, found->second, schedule);
     if (stage.use == kBatchStage) checked.batch_size = static_cast<int>(params.integer("size"));
   }
   const std::int64_t needed = config.run.least_in_flight(checked.batch_size);
@@ -236,12 +233,10 @@ Pipeline::Pipeline(Config config) : config_(std::move(config)) {
                              make_data_path(checked.overrides, false)};
       if (const ImageShape shape = prepared.data.chain->output_shape();
           phase.shape.fixed() && shape != phase.shape) {
-        std::string set;
-        for (const auto& [key, value] : phase.overrides) {
-          set += (set.empty() ? "" : ", ") + key + " = " + value;
-        }
+        std::vector<std::string> set;
+        for (const auto& [key, value] : phase.overrides) set.push_back(key + " = " + value);
         throw ConfigError(schedule_of(stage) + " has a phase of images of " +
-                          to_string(phase.shape) + ", and with " + set + " they are " +
+                          to_string(phase.shape) + ", and with " + joined(set) + " they are " +
                           to_string(shape) +
                           "; let it set the parameter that decides their size in the end, such "
                           "as image.resize.size");
@@ -416,12 +411,10 @@ void Pipeline::cut_off_after(const std::string& address) {
     data_.chain->cut_off(static_cast<int>(names.size()) - 1);
     return;
   }
-  std::string list;
-  for (const std::string& name : names) list += (list.empty() ? "" : ", ") + name;
   const std::string near = nearest_name(address, names);
   throw ConfigError(config_.path.string() + ": '" + address + "' is no data stage of it" +
                     (near.empty() ? "" : "; did you mean '" + near + "'?") + " Expected one of " +
-                    list);
+                    joined(names));
 }
 
 StreamInfo Pipeline::describe(const DataPath& path, int batch_size) const {
